@@ -300,8 +300,8 @@ class Control:
 
     ``running`` ends 0 while the instance runs (empty: it always counts as running). ``unit`` is what
     ``systemctl try-restart`` is given for rules that need a restart. ``watched`` are the configuration files that must
-    be older than the last start or reload (Safety 7), ``pid_file`` holds the number of the process whose children tell
-    when that was.
+    be older than the last start or reload: newer ones mean that an administrator is at work. ``pid_file`` holds the
+    number of the master process, ``reborn`` names the child that each reload starts anew, which tells when that was.
     """
 
     reload: tuple[str, ...] = ()
@@ -309,6 +309,7 @@ class Control:
     unit: str | None = None
     watched: tuple[str, ...] = ()
     pid_file: str | None = None
+    reborn: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -414,9 +415,10 @@ class Entry:
     """One concrete thing that one chroot must hold, with its wanted and its actual state.
 
     ``path`` is where it belongs inside the chroot (absolute from the chroot), ``source`` the host's path (None for
-    what has no source: directories, devices, links). ``same`` says whether the contents are equal, byte for byte; None
-    where that was not asked because something else already tells. ``because`` tells which parameter, daemon or library
-    led here. ``have`` is None where nothing is there.
+    what has no source: directories, devices, links); ``want.identity`` is then the source's as it was compared.
+    ``filtered`` says that the copy is an account file without its password fields. ``same`` says whether the contents
+    are equal, byte for byte; None where that was not asked because something else already tells. ``because`` tells
+    which parameter, daemon or library led here. ``have`` is None where nothing is there.
     """
 
     instance: Instance
@@ -424,6 +426,7 @@ class Entry:
     path: str
     source: str | None
     because: str
+    filtered: bool = False
     want: State | None = None
     have: State | None = None
     same: bool | None = None
@@ -461,6 +464,19 @@ class Reload:
     command: tuple[str, ...] = ()
     error: str | None = None
     output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What is remembered of an instance's reloads between runs.
+
+    ``last`` is when the last one was tried (seconds since the epoch), ``failures`` how many failed since one worked.
+    """
+
+    last: float = 0.0
+    pending: bool = False
+    restart: bool = False
+    failures: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -521,34 +537,67 @@ class Runner(Protocol):
         """
         ...
 
-    def started(self, pid: int) -> float | None:
-        """Seconds since the epoch at which the newest long-lived child of ``pid``, or it itself, began; None: gone."""
+    def started(self, pid: int, child: str | None) -> float | None:
+        """When the newest child of ``pid`` called ``child``, else it itself, began (seconds since the epoch).
+
+        None where the process is gone.
+        """
         ...
 
 
 class Source(Protocol):
-    """A host file that was opened for reading; links were followed as a daemon outside the chroot would."""
+    """A host file; links were followed as a daemon outside the chroot would. Whoever got it closes it."""
+
+    path: str
+    state: State
 
     @property
-    def path(self) -> str: ...
-    @property
-    def state(self) -> State: ...
+    def data(self) -> bytes | None:
+        """Contents at hand, which stand for what is in the file."""
+        ...
+
+    def contents(self, limit: int) -> bytes:
+        """The file's contents. Raises UnreadableError, also where there is more than ``limit``."""
+        ...
+
+    def stand_in(self, data: bytes) -> None:
+        """Let ``data`` stand for the file's contents from now on."""
+        ...
+
+    def fileno(self) -> int:
+        """A descriptor for reading, the same each time. Raises UnreadableError."""
+        ...
+
+    def open(self) -> int:
+        """A descriptor for reading that the caller closes. Raises UnreadableError."""
+        ...
+
+    def readers(self) -> int:
+        """The permission bits that a copy may have at most, ACLs counted."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Copy(Protocol):
     """A place inside a chroot: its state (None: nothing there) as seen without following a link."""
 
-    @property
-    def path(self) -> str: ...
-    @property
-    def state(self) -> State | None: ...
+    path: str
+    state: State | None
+
+    def open(self) -> int:
+        """A descriptor for reading that the caller closes. Raises PathError."""
+        ...
+
+    def contents(self, limit: int) -> bytes:
+        """The file's contents. Raises PathError, also where there is more than ``limit``."""
+        ...
 
 
 class Chroot(Protocol):
-    """One chroot, walked from the root; every path is absolute from the chroot."""
+    """One chroot, walked from the root; every path is absolute from the chroot. Whoever got it closes it."""
 
-    @property
-    def path(self) -> str: ...
+    path: str
 
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links on the way; None where it is missing.
@@ -568,14 +617,18 @@ class Chroot(Protocol):
         """
         ...
 
+    def close(self) -> None: ...
+
 
 class Reader(Protocol):
     """Sees a root and cannot change it. All methods raise AbsentError or UnreadableError for host paths."""
 
-    @property
-    def path(self) -> str:
-        """The root as given: ``/``, or the directory of an image."""
-        ...
+    path: str
+    """The root as given: ``/``, or the directory of an image."""
+    live: bool
+    """Whether the root is the one that this process lives in."""
+    owners: frozenset[int]
+    """The users that count as root: 0, and whoever runs this."""
 
     def source(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root, and open it where it is a file."""

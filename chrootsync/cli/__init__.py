@@ -1,0 +1,57 @@
+"""The command line: one small module for each verb; they parse, build, call, print and exit.
+
+Only here are typer, the clock, the streams, the environment and the exit status known.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from chrootsync import __version__
+from chrootsync.cli.check import check
+from chrootsync.cli.demo import demo
+from chrootsync.cli.instances import instances
+from chrootsync.cli.rules import rules
+
+app = typer.Typer(
+    name="chrootsync",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 in sync or repaired, 1 drift, 2 usage or configuration, 3 a repair failed, "
+    "4 a reload failed or is pending, 5 another repair is under way, 70 a bug.",
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"chrootsync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def chrootsync(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and end.", callback=lambda value: _version(wanted=value)),
+    ] = False,
+) -> None:
+    """Keep chroots in sync with their host: find stale copies, repair them, reload what needs it.
+
+    Daemons that run in a chroot see copies of host files: resolv.conf, services, name service modules, certificates.
+    Updates touch the originals, and the copies go stale. Start with: chrootsync check
+    """
+
+
+app.command()(check)
+app.command()(instances)
+app.add_typer(rules, name="rules")
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

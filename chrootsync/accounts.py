@@ -1,0 +1,35 @@
+"""passwd(5) and group(5) texts: names for numbers, numbers for names, and copies without password fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def numbers(text: bytes) -> dict[str, int]:
+    """User or group names with their numbers; malformed lines are passed over, of two alike the first counts."""
+    found: dict[str, int] = {}
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 3 and fields[0] and fields[2].isdigit():
+            found.setdefault(fields[0].decode("utf-8", "surrogateescape"), int(fields[2]))
+    return found
+
+
+def names(by_name: Mapping[str, int]) -> dict[int, str]:
+    """The numbers with their names; of two alike the first counts."""
+    found: dict[int, str] = {}
+    for name, number in by_name.items():
+        found.setdefault(number, name)
+    return found
+
+
+def without_passwords(text: bytes) -> bytes:
+    """The same text with ``x`` for every password field, so that no hash reaches a chroot."""
+    return b"\n".join(_without_password(line) for line in text.split(b"\n"))
+
+
+def _without_password(line: bytes) -> bytes:
+    fields = line.split(b":")
+    if len(fields) >= 2:
+        fields[1] = b"x"
+    return b":".join(fields)

@@ -1,0 +1,87 @@
+"""One handler at the top: expected errors, bugs and ^C end differently."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import ParamSpec
+
+import typer
+
+from chrootsync.model import ChrootsyncError, Code, ConfigError
+
+P = ParamSpec("P")
+
+
+def guarded(verb: Callable[P, None]) -> Callable[P, None]:
+    """Let a verb end with an exit status of the contract, whatever it raises."""
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = kwargs.get("format") == "json"
+        try:
+            verb(*args, **kwargs)
+        except ChrootsyncError as error:
+            messages = error.problems if isinstance(error, ConfigError) else (str(error),)
+            _tell(messages, error.code, as_json=as_json)
+            raise typer.Exit(error.code) from None
+        except KeyboardInterrupt:
+            _tell(("interrupted; nothing is left half-done",), Code.INTERRUPTED, as_json=as_json)
+            raise typer.Exit(Code.INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read our output went away, as head(1) does; nothing more can be said to him.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(Code.OK) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception:  # noqa: BLE001 -- whatever else comes here is a bug
+            _tell((f"this is a bug in chrootsync; {_trace()}, please report it",), Code.BUG, as_json=as_json)
+            raise typer.Exit(Code.BUG) from None
+
+    return run
+
+
+def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
+    from chrootsync.report.text import clean
+
+    if as_json:
+        from chrootsync.report.json import error_json
+
+        sys.stdout.write(error_json(messages, code))
+    for message in messages:
+        sys.stderr.write(f"chrootsync: {clean(message)}\n")
+
+
+def _trace() -> str:
+    """Write the trace of the exception that is being handled to a file, and tell where."""
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="chrootsync-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            traceback.print_exc(file=file)
+            return f"the full trace is in {file.name}"
+    except OSError:
+        traceback.print_exc()
+        return "the full trace is above"
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a repair as ^C does: what was begun is taken back."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

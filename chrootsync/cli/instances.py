@@ -1,0 +1,37 @@
+"""``chrootsync instances``: what was discovered, and how."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from chrootsync.cli import output
+from chrootsync.cli.guard import guarded
+from chrootsync.cli.setup import ConfigOption, Places, RootOption, RulesOption, StateOption, scene
+from chrootsync.model import Code
+from chrootsync.report import instances as listing
+
+
+@guarded
+def instances(
+    *,
+    root: RootOption = "/",
+    config: ConfigOption = None,
+    rules: RulesOption = None,
+    state: StateOption = None,
+    format: Annotated[  # noqa: A002 -- the name of the option
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="table, plain or json.", show_default=False),
+    ] = None,
+) -> None:
+    """List the instances that were discovered, how, and which of their services run chrooted.
+
+    Exit status 1: one of them cannot be served.
+    """
+    shown_as = output.choose(format)
+    with scene(Places(root=root, config=config, rules=rules, state=state)) as stage:
+        found = stage.instances
+    sys.stdout.write(listing.render(found, as_json=shown_as == "json"))
+    raise typer.Exit(Code.DRIFT if any(one.problem is not None for one in found) else Code.OK)

@@ -1,0 +1,187 @@
+"""Builds what a verb works on: the host, the rules, the instances, and what is remembered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from chrootsync import providers, shipped
+from chrootsync import rules as rule_files
+from chrootsync.model import AbsentError, Config, ConfigError, FileType, Host, Instance, PathError, RuleSet
+from chrootsync.process import LiveRunner
+from chrootsync.root import Root
+from chrootsync.state import Store
+
+CONFIG = "/etc/chrootsync/chrootsync.toml"
+LOCAL_RULES = "/etc/chrootsync/rules.d"
+STATE = "/var/lib/chrootsync"
+
+# --- Options that several verbs share -----------------------------------------------------------------------------
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[INSTANCE]...",
+        help="Only these: a name, a name without its 'postfix-' prefix, or a configuration directory.",
+        show_default=False,
+    ),
+]
+RootOption = Annotated[
+    str, typer.Option("--root", metavar="DIR", help="Work on an unpacked image instead of this machine.")
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help=f"Configuration file instead of {CONFIG}.", show_default=False),
+]
+RulesOption = Annotated[
+    str | None,
+    typer.Option("--rules", metavar="DIR", help=f"Local rules instead of {LOCAL_RULES}.", show_default=False),
+]
+StateOption = Annotated[
+    str | None,
+    typer.Option("--state", metavar="DIR", help=f"Where to remember things instead of {STATE}.", show_default=False),
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where a verb looks; None means the usual place, which with an image means nowhere."""
+
+    root: str = "/"
+    config: str | None = None
+    rules: str | None = None
+    state: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """Everything that a run needs; ``instances`` are those that were asked for."""
+
+    root: Root
+    host: Host
+    config: Config
+    rule_sets: tuple[RuleSet, ...]
+    instances: tuple[Instance, ...]
+    store: Store
+
+
+@contextmanager
+def scene(places: Places, names: Sequence[str] = ()) -> Iterator[Scene]:
+    """Read configuration and rules, open the root and discover the instances.
+
+    Raises ConfigError for what is wrong with any of them, and where ``names`` are not to be found.
+    """
+    live = Root("/")
+    root = live if os.path.realpath(places.root) == "/" else _open_root(places.root)
+    try:
+        rule_sets = read_rules(live, places, image=not root.live)
+        config = read_config(live, places, rule_sets, image=not root.live)
+        store = Store(_absolute(places.state) if places.state else (STATE if root.live else None))
+        host = Host(root=root, run=LiveRunner() if root.live else None, cache=store)
+        instances = providers.discover_all(host, config, rule_sets)
+        yield Scene(
+            root=root,
+            host=host,
+            config=config,
+            rule_sets=rule_sets,
+            instances=select(instances, names),
+            store=store,
+        )
+    finally:
+        root.close()
+        if root is not live:
+            live.close()
+
+
+def _open_root(path: str) -> Root:
+    try:
+        return Root(_absolute(path))
+    except PathError as error:
+        raise ConfigError(f"--root {path}: {error.reason}; name the directory of an unpacked image") from None
+
+
+def read_rules(live: Root, places: Places, *, image: bool) -> tuple[RuleSet, ...]:
+    """The shipped rule sets, and the local ones of the live host; an image's own are never read. Raises ConfigError."""
+    shipped_texts = _texts(live, shipped.directory("rules"), trusted=False)
+    directory = _absolute(places.rules) if places.rules is not None else (None if image else LOCAL_RULES)
+    local: list[tuple[str, bytes]] = []
+    if directory is not None:
+        try:
+            local = _texts(live, directory, trusted=True)
+        except AbsentError:
+            if places.rules is not None:
+                raise ConfigError(f"--rules {places.rules}: does not exist") from None
+        except PathError as error:
+            raise ConfigError(f"the rules cannot be used: {error}") from None
+    return rule_files.parse(shipped_texts, local)
+
+
+def _texts(live: Root, directory: str, *, trusted: bool) -> list[tuple[str, bytes]]:
+    """The rule files of a directory with their paths, sorted by name."""
+    read = live.read_trusted if trusted else live.read
+    paths = [
+        os.path.join(directory, name)
+        for name, kind in live.names(directory)
+        if name.endswith(".toml") and kind in (FileType.FILE, FileType.LINK)
+    ]
+    return [(path, read(path)) for path in paths]
+
+
+def read_config(live: Root, places: Places, rule_sets: Sequence[RuleSet], *, image: bool) -> Config:
+    """The configuration file; without one, the defaults. Raises ConfigError."""
+    if places.config is None and image:
+        return Config()
+    path = _absolute(places.config or CONFIG)
+    try:
+        text = live.read_trusted(path)
+    except AbsentError:
+        if places.config is not None:
+            raise ConfigError(f"--config {places.config}: does not exist") from None
+        return Config()
+    except PathError as error:
+        raise ConfigError(f"the configuration cannot be used: {error}") from None
+    config = rule_files.parse_config(path, text, rule_sets=[rule_set.name for rule_set in rule_sets])
+    _refuse_root(path, config)
+    return config
+
+
+def _refuse_root(path: str, config: Config) -> None:
+    """A chroot that is the root by another name (a link, a bind mount) is a mistake of the configuration."""
+    problems = []
+    for index, instance in enumerate(config.instances):
+        try:
+            same = os.path.samestat(os.stat(instance.chroot), os.stat("/"))
+        except OSError:
+            continue
+        if same:
+            problems.append(f"{path}: instance[{index}].chroot: {instance.chroot} is the root itself by another name")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def select(instances: Sequence[Instance], names: Sequence[str]) -> tuple[Instance, ...]:
+    """The instances that were asked for, in their own order; all of them where none was. Raises ConfigError."""
+    if not names:
+        return tuple(instances)
+    wanted = {name.rstrip("/") if name.startswith("/") else name for name in names}
+    known = {answer for instance in instances for answer in _answers(instance)}
+    unknown = sorted(wanted - known)
+    if unknown:
+        there = ", ".join(sorted(instance.name for instance in instances)) or "none at all"
+        raise ConfigError(*(f"there is no instance {name!r} here; there is: {there}" for name in unknown))
+    return tuple(instance for instance in instances if wanted.intersection(_answers(instance)))
+
+
+def _answers(instance: Instance) -> set[str]:
+    """The names that an instance answers to."""
+    names = {instance.name, *instance.aliases}
+    return names | ({instance.config} if instance.config is not None else set())
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)

@@ -1,0 +1,40 @@
+"""Rules x instances -> entries with their wanted and their actual state.
+
+What every chroot needs is gathered first (``needs``), then looked at source by source (``state``): however many
+instances share a source, it is read once, and every copy is compared with it while its bytes are at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from chrootsync.inventory.conditions import Facts
+from chrootsync.inventory.jail import INSTANCE_RULE, Jail, open_jails
+from chrootsync.inventory.needs import gather
+from chrootsync.inventory.state import Looker
+from chrootsync.model import Entry, Host, Instance, RuleSet
+
+__all__ = ["INSTANCE_RULE", "entries"]
+
+
+def entries(
+    host: Host, instances: Iterable[Instance], rule_sets: Sequence[RuleSet], *, keep_out: Sequence[str] = ()
+) -> Iterator[Entry]:
+    """Everything that the instances must hold, with what is there; instances that cannot be served as problems.
+
+    ``keep_out`` are host paths that no chroot may contain or lie beneath.
+    """
+    jails, problems = open_jails(host.root, instances, keep_out)
+    yield from problems
+    try:
+        yield from _entries_of(host, jails, rule_sets)
+    finally:
+        for jail in jails:
+            jail.close()
+
+
+def _entries_of(host: Host, jails: Sequence[Jail], rule_sets: Sequence[RuleSet]) -> Iterator[Entry]:
+    facts = Facts(host)
+    looker = Looker(host.root)
+    for need in gather(jails, rule_sets, facts):
+        yield from looker.look(need)

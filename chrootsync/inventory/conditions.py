@@ -1,0 +1,136 @@
+"""Which rules hold for an instance, and what their paths then are."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from chrootsync import libraries
+from chrootsync.model import Daemon, Host, Instance, Libc, ParameterCondition, PathError, Rule, When
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holding:
+    """A rule that holds for an instance: ``because`` says why, ``value`` is what ``$1`` stands for in its paths."""
+
+    rule: Rule
+    because: str
+    value: str | None = None
+
+    def path(self, text: str) -> str | None:
+        """A path of the rule with its value put in; None where that gives no absolute path without ``..``."""
+        path = text if self.value is None else text.replace("$1", self.value)
+        parts = path.split("/")
+        if not path.startswith("/") or ".." in parts or "\0" in path:
+            return None
+        return "/" + "/".join(part for part in parts if part not in ("", "."))
+
+
+class Facts:
+    """What conditions ask of the host, each looked up at most once and only when asked."""
+
+    def __init__(self, host: Host) -> None:
+        """Look things up on ``host``."""
+        self.host = host
+
+    @cached_property
+    def distributions(self) -> frozenset[str]:
+        """ID and ID_LIKE of os-release(5)."""
+        for path in ("/etc/os-release", "/usr/lib/os-release"):
+            try:
+                text = self.host.root.read(path).decode("utf-8", "replace")
+            except PathError:
+                continue
+            values = [line.partition("=")[2] for line in text.splitlines() if re.match(r"ID(_LIKE)?=", line)]
+            return frozenset(" ".join(value.strip("\"'") for value in values).split())
+        return frozenset()
+
+    @cached_property
+    def libc(self) -> Libc:
+        """The C library of the root."""
+        return libraries.libc(self.host.root, self.host.cache)
+
+    def exists(self, path: str) -> bool:
+        """Whether something is at a host path, links followed."""
+        try:
+            self.host.root.resolve(path)
+        except PathError:
+            return False
+        return True
+
+
+def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator[Holding]:
+    """The rules that hold for an instance, one for each value that a parameter condition catches."""
+    for rule in rules:
+        when = rule.when
+        daemons = _chrooted(instance, when)
+        if when.chrooted and not daemons:
+            continue
+        if not _host_fits(when, instance, facts):
+            continue
+        if when.parameter is None:
+            names = ", ".join(sorted({daemon.program for daemon in daemons}))
+            yield Holding(rule=rule, because=f"{names} run chrooted" if when.chrooted else "always")
+        else:
+            yield from _catches(rule, when.parameter, daemons)
+
+
+def _chrooted(instance: Instance, when: When) -> list[Daemon]:
+    return [one for one in instance.daemons if one.chrooted and (not when.chrooted or one.program in when.chrooted)]
+
+
+def _host_fits(when: When, instance: Instance, facts: Facts) -> bool:
+    """The conditions on the host; those that cost least come first."""
+    if when.distribution and not facts.distributions.intersection(when.distribution):
+        return False
+    if when.exists is not None and not facts.exists(when.exists):
+        return False
+    if when.libc is not None and not _libc_fits(when.libc, facts.libc):
+        return False
+    return when.version is None or (instance.version is not None and fits(instance.version, when.version))
+
+
+def _libc_fits(condition: str, libc: Libc) -> bool:
+    match = re.fullmatch(r"\s*([a-z]+)\s*(.*)", condition)
+    if match is None or match[1] != libc.name:
+        return False
+    return not match[2] or (libc.version is not None and fits(libc.version, match[2]))
+
+
+def fits(version: str, specifier: str) -> bool:
+    """Whether a version is within a specifier; of ``3.12-20260101`` the part before the dash counts."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return SpecifierSet(specifier).contains(Version(version.partition("-")[0]), prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def _catches(rule: Rule, condition: ParameterCondition, daemons: Sequence[Daemon]) -> Iterator[Holding]:
+    pattern = re.compile(condition.matches)
+    seen: set[str | None] = set()
+    for daemon in daemons:
+        for name in _parameter_names(condition.names, daemon):
+            text = daemon.parameters.get(name)
+            for match in () if text is None else pattern.finditer(text):
+                value = match[1] if pattern.groups else None
+                if value not in seen:
+                    seen.add(value)
+                    yield Holding(rule=rule, because=f"{name} = {_short(text or '')} ({daemon.name})", value=value)
+
+
+def _parameter_names(patterns: Sequence[str], daemon: Daemon) -> Iterator[str]:
+    for pattern in patterns:
+        if any(character in pattern for character in "*?["):
+            yield from fnmatch.filter(daemon.parameters, pattern)
+        else:
+            yield pattern
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,267 @@
+"""Looks at what is wanted and at what is there, one source at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import assert_never
+
+from chrootsync import accounts, compare
+from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Place, ProblemNeed, problem_of
+from chrootsync.model import (
+    AbsentError,
+    Copy,
+    Entry,
+    FileType,
+    Kind,
+    PathError,
+    Problem,
+    Reader,
+    Rule,
+    Source,
+    State,
+)
+
+CONTENTS_LIMIT = 1 << 20  # of a source whose guard or filter wants to see all of it
+
+
+class Looker:
+    """Turns needs into entries with their states."""
+
+    def __init__(self, root: Reader) -> None:
+        """Look through ``root``."""
+        self._root = root
+
+    def look(self, need: Need) -> Iterator[Entry]:
+        """The entries of one need."""
+        match need:
+            case ProblemNeed():
+                yield self._entry(need.place, None, problem=need.problem)
+            case NodeNeed():
+                yield self._node(need.place, need.want)
+            case FileNeed():
+                yield from self._files(need)
+            case _:
+                assert_never(need)
+
+    def _entry(self, place: Place, source: str | None, *, problem: Problem | None = None) -> Entry:
+        return Entry(
+            instance=place.jail.instance,
+            rule=place.rule,
+            path=place.path,
+            source=source,
+            because=place.because,
+            severity=place.severity,
+            problem=problem,
+        )
+
+    # --- Directories, devices, links, sockets ---
+
+    def _node(self, place: Place, want: State) -> Entry:
+        entry = self._entry(place, None)
+        try:
+            have = place.jail.chroot.look(place.path).state
+            occupied = have is not None and have.type is FileType.DIRECTORY and want.type is not FileType.DIRECTORY
+            if occupied and place.jail.chroot.names(place.path):
+                return replace(entry, problem=_occupied(want.type))
+        except PathError as error:
+            return replace(entry, problem=problem_of(error))
+        if want.type is FileType.DIRECTORY:
+            want = replace(want, mode=self._directory_mode(place.path))
+        return replace(entry, want=self._owned(want, have), have=have)
+
+    def _directory_mode(self, path: str) -> int:
+        """The mode of the host's directory of that name without write for others, else 0755."""
+        try:
+            source = self._root.source(path)
+        except PathError:
+            return 0o755
+        try:
+            is_directory = source.state.type is FileType.DIRECTORY
+            return (source.state.mode or 0) & 0o755 if is_directory else 0o755
+        finally:
+            source.close()
+
+    def _owned(self, want: State, have: State | None) -> State:
+        """Who runs this counts as root, as for the walk: where that is not root, nothing can be given to root."""
+        if 0 in self._root.owners and len(self._root.owners) == 1:
+            return want
+        keep = have is not None and have.uid in self._root.owners
+        uid = want.uid if want.uid != 0 else (have.uid if keep and have is not None else None)
+        return replace(want, uid=uid, gid=None if want.gid == 0 else want.gid)
+
+    # --- Files ---
+
+    def _files(self, need: FileNeed) -> Iterator[Entry]:
+        try:
+            source = self._root.source(need.source)
+        except PathError as error:
+            if not need.optional:
+                reason = f"the source {error.reason}"
+                kind = Kind.BAD_SOURCE if isinstance(error, AbsentError) else Kind.UNREADABLE
+                yield from self._bad_source(need, Problem(kind=kind, reason=reason))
+            return
+        try:
+            if need.optional and not _readable_file(source):
+                return
+            problem = self._prepare(source, need)
+            if problem is not None:
+                yield from self._bad_source(need, problem)
+                return
+            yield from self._copies(source, need)
+        finally:
+            source.close()
+
+    def _bad_source(self, need: FileNeed, problem: Problem) -> Iterator[Entry]:
+        for place in need.places:
+            yield self._entry(place, need.source, problem=problem)
+
+    def _prepare(self, source: Source, need: FileNeed) -> Problem | None:
+        """Make a source ready for comparing: what is wrong with it as such, whoever needs it."""
+        if source.state.type is not FileType.FILE:
+            return Problem(kind=Kind.BAD_SOURCE, reason=f"the source is a {source.state.type}, not a file")
+        try:
+            if need.filtered:
+                source.stand_in(accounts.without_passwords(source.contents(CONTENTS_LIMIT)))
+            elif any(place.rule.guard is not None for place in need.places):
+                source.stand_in(source.contents(CONTENTS_LIMIT))
+            source.readers()
+        except PathError as error:
+            return Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be read: {error.reason}")
+        return None
+
+    def _copies(self, source: Source, need: FileNeed) -> Iterator[Entry]:
+        """One entry for each place; contents are compared where sizes are equal, all of them in one reading."""
+        entries: list[Entry] = []
+        copies: list[Copy | None] = []
+        for place in need.places:
+            entry, copy = self._compare_state(source, place, need)
+            if need.optional and not self._covered(entry):
+                continue
+            entries.append(entry)
+            copies.append(copy)
+        alike = [index for index, entry in enumerate(entries) if _same_size(entry)]
+        results = self._root.same(source, [copy for index in alike if (copy := copies[index]) is not None])
+        for index, result in zip(alike, results, strict=True):
+            if isinstance(result, Problem):
+                entries[index] = replace(entries[index], problem=result)
+            else:
+                entries[index] = replace(entries[index], same=result)
+        for entry, copy in zip(entries, copies, strict=True):
+            yield self._with_checksums(entry, source, copy)
+
+    def _compare_state(self, source: Source, place: Place, need: FileNeed) -> tuple[Entry, Copy | None]:
+        entry = replace(self._entry(place, need.source), filtered=need.filtered)
+        try:
+            copy = place.jail.chroot.look(place.path)
+            have = copy.state
+            if have is not None and have.type is FileType.DIRECTORY and place.jail.chroot.names(place.path):
+                return replace(entry, problem=_occupied(FileType.FILE)), None
+        except PathError as error:
+            return replace(entry, problem=problem_of(error)), None
+        problem = _unfit(source, place.rule, have) or self._inside(source, place)
+        want = self._want(source, place.rule, have)
+        if isinstance(want, Problem):
+            return replace(entry, problem=problem or want), None
+        return replace(entry, want=want, have=have, problem=problem), copy
+
+    def _covered(self, entry: Entry) -> bool:
+        """Whether an if-present rule speaks of this: root's own files only, not what a daemon made for itself."""
+        if entry.problem is not None:
+            return True
+        return entry.have is not None and entry.have.type is FileType.FILE and entry.have.uid in self._root.owners
+
+    def _inside(self, source: Source, place: Place) -> Problem | None:
+        if not source.path.startswith(place.jail.chroot.path.rstrip("/") + "/"):
+            return None
+        reason = f"the source {source.path} lies inside the chroot itself, so that a copy would overwrite it"
+        return Problem(kind=Kind.UNSAFE, reason=f"{reason}; put the original outside")
+
+    def _want(self, source: Source, rule: Rule, have: State | None) -> State | Problem:
+        uid = self._number(self._users, rule.owner)
+        gid = self._number(self._groups, rule.group)
+        if uid is None or gid is None:
+            name = rule.owner if uid is None else rule.group
+            return Problem(kind=Kind.METADATA, reason=f"its rule wants it to belong to {name}, who is not known here")
+        want = State(
+            type=FileType.FILE,
+            mode=copy_mode(source, rule.mode, uid, gid),
+            uid=uid,
+            gid=gid,
+            size=source.state.size if source.data is None else len(source.data),
+            identity=source.state.identity,
+        )
+        return self._owned(want, have)
+
+    def _number(self, known: dict[str, int], name: str | None) -> int | None:
+        if name is None:
+            return 0
+        return int(name) if name.isdigit() else known.get(name)
+
+    @cached_property
+    def _users(self) -> dict[str, int]:
+        return self._accounts("/etc/passwd")
+
+    @cached_property
+    def _groups(self) -> dict[str, int]:
+        return self._accounts("/etc/group")
+
+    def _accounts(self, path: str) -> dict[str, int]:
+        try:
+            return accounts.numbers(self._root.read(path, limit=64 << 20))
+        except PathError:
+            return {}
+
+    def _with_checksums(self, entry: Entry, source: Source, copy: Copy | None) -> Entry:
+        """Checksums of both sides of what drifted, where everybody may know them anyway."""
+        if entry.want is None or compare.in_sync(entry) or not (source.state.mode or 0) & 0o004:
+            return entry
+        entry = replace(entry, want=replace(entry.want, sha256=self._root.sha256(source)))
+        if copy is None or entry.have is None or not (entry.have.mode or 0) & 0o004:
+            return entry
+        return replace(entry, have=replace(entry.have, sha256=self._root.sha256(copy)))
+
+
+def copy_mode(source: Source, mode: int | None, uid: int, gid: int) -> int:
+    """The mode of a copy: the source's or the rule's, never more readable than the source, never set-id.
+
+    For an owner or a group other than the source's (root aside) no more is granted than to everybody.
+    """
+    readers = source.readers() & 0o777
+    others = readers & 0o007
+    wanted = readers if mode is None else mode & (readers | 0o700)
+    if gid not in (0, source.state.gid):
+        wanted &= ~0o070 | others << 3
+    if uid not in (0, source.state.uid):
+        wanted &= ~0o700 | others << 6
+    return wanted & 0o755
+
+
+def _readable_file(source: Source) -> bool:
+    return source.state.type is FileType.FILE and bool((source.state.mode or 0) & 0o004)
+
+
+def _same_size(entry: Entry) -> bool:
+    want, have = entry.want, entry.have
+    if entry.problem is not None or want is None or have is None:
+        return False
+    return have.type is FileType.FILE and have.size == want.size
+
+
+def _unfit(source: Source, rule: Rule, have: State | None) -> Problem | None:
+    """Why a source must not replace a copy: it is empty, or fails the rule's guard."""
+    if have is not None and have.size and not source.state.size:
+        return Problem(kind=Kind.BAD_SOURCE, reason="the source is empty; the copy is kept")
+    if rule.guard is not None and source.data is not None:
+        text = source.data.decode("utf-8", "surrogateescape")
+        if re.search(rule.guard.matches, text, re.MULTILINE) is None:
+            reason = f"the source has no line that matches {rule.guard.matches}"
+            return Problem(kind=Kind.BAD_SOURCE, reason=f"{reason}; the copy is kept" if have else reason)
+    return None
+
+
+def _occupied(want: FileType) -> Problem:
+    reason = f"a directory that is not empty stands where a {want} should; move it away"
+    return Problem(kind=Kind.TYPE, reason=reason)

@@ -1,0 +1,111 @@
+"""Runs commands of the live host and looks at its processes; the sole user of subprocess."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from chrootsync.model import Completed, UnreadableError
+
+if TYPE_CHECKING:
+    import subprocess
+
+OUTPUT_LIMIT = 1 << 20
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+class LiveRunner:
+    """Runs commands with a minimal environment, from ``/``, without standard input and never longer than told."""
+
+    def run(self, command: Sequence[str], *, timeout: float) -> Completed:
+        """Run ``command`` and give its exit status and output (both streams, at most 1 MiB).
+
+        Past ``timeout`` its process group gets SIGTERM, then SIGKILL. Raises UnreadableError where the program is not
+        absolute or cannot be started.
+        """
+        import subprocess
+
+        if not command or not command[0].startswith("/"):
+            raise UnreadableError(command[0] if command else "(no command)", "must be an absolute path to a program")
+        # A file, not a pipe: a daemon that the command leaves behind could hold a pipe open for ever.
+        output = os.memfd_create("output", os.MFD_CLOEXEC)
+        try:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+            try:
+                code: int | None = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                _end(process)
+            return Completed(code=code, output=os.pread(output, OUTPUT_LIMIT, 0).decode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise UnreadableError(command[0], f"cannot be started: {(error.strerror or str(error)).lower()}") from None
+        finally:
+            os.close(output)
+
+    def started(self, pid: int, child: str | None) -> float | None:
+        """When the newest child of ``pid`` called ``child``, else it itself, began, in seconds since the epoch."""
+        own = _stat(pid)
+        if own is None:
+            return None
+        children = [] if child is None else [one for one in _processes() if one.parent == pid and one.name == child]
+        newest = max([own, *children], key=lambda one: one.ticks)
+        return _boot_time() + newest.ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a process that ran out of time, or was interrupted, with all that it started."""
+    import signal
+    import subprocess
+    from contextlib import suppress
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+
+
+class _Process(NamedTuple):
+    """What proc_pid_stat(5) says of a process: its name, its parent, and its start in clock ticks after boot."""
+
+    name: str
+    parent: int
+    ticks: int
+
+
+def _processes() -> Iterator[_Process]:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (process := _stat(int(name))) is not None:
+            yield process
+
+
+def _stat(pid: int) -> _Process | None:
+    """A process; None where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            head, _, tail = file.read().rpartition(b")")
+    except OSError:
+        return None
+    fields = tail.split()
+    return _Process(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), int(fields[19]))
+
+
+def _boot_time() -> float:
+    with open("/proc/stat", "rb") as file:
+        for line in file:
+            if line.startswith(b"btime "):
+                return float(line.split()[1])
+    return 0.0

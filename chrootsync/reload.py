@@ -1,0 +1,122 @@
+"""Reloads instances after a repair, and makes sure that they live."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from chrootsync.model import Config, Host, Instance, OnChange, PathError, Record, Reload, Runner
+
+OUTPUT_LIMIT = 4096
+CLOCK_SLACK = 1.0  # seconds; the kernel's boot time, to which process starts are relative, is rounded to them
+MOST_BACKOFF = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Occasion:
+    """When and for whom reloads are done: ``automatic`` is any trigger but a person's own command."""
+
+    now: float
+    automatic: bool
+    config: Config
+
+
+def reload(
+    host: Host, instance: Instance, wanted: OnChange, record: Record, occasion: Occasion
+) -> tuple[Reload, Record]:
+    """Reload (or restart) one instance if it runs; what came of it, and what is to be remembered.
+
+    What cannot be done now is pending and said so: a reload that failed, one too soon after the last, and one while the
+    instance's configuration is newer than its last start or reload, because an administrator is at work there. In an
+    image nothing runs.
+    """
+    due = replace(record, pending=True, restart=record.restart or wanted is OnChange.RESTART)
+    command = _command(instance, restart=due.restart)
+    if host.run is None:
+        return Reload(needed=False), record
+    if command is None:
+        return _left_to_people(instance, due), replace(due, pending=False)
+    try:
+        if not _runs(host.run, instance, occasion):
+            return Reload(needed=False, command=command), Record(last=record.last)
+        reason = _reason_to_wait(host, host.run, instance, due, occasion)
+        if reason is not None:
+            return Reload(needed=True, pending=True, command=command, error=reason), due
+        return _carry_out(host.run, instance, command, due, occasion)
+    except PathError as error:
+        failed = replace(due, failures=due.failures + 1, last=occasion.now)
+        return Reload(needed=True, pending=True, command=command, error=str(error)), failed
+
+
+def _command(instance: Instance, *, restart: bool) -> tuple[str, ...] | None:
+    control = instance.control
+    if restart:
+        return ("/usr/bin/systemctl", "try-restart", control.unit) if control.unit is not None else None
+    return control.reload or None
+
+
+def _left_to_people(instance: Instance, due: Record) -> Reload:
+    if not due.restart:
+        return Reload(needed=False)
+    reason = f"{instance.name} has to be restarted by hand: no unit is known for it"
+    return Reload(needed=True, error=reason)
+
+
+def _runs(run: Runner, instance: Instance, occasion: Occasion) -> bool:
+    running = instance.control.running
+    return not running or run.run(running, timeout=occasion.config.reload_timeout).code == 0
+
+
+def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record, occasion: Occasion) -> str | None:
+    newer = _newer_configuration(host, run, instance)
+    if newer is not None:
+        return f"{newer} was changed after the last start or reload; reload {instance.name} when it is complete"
+    if not occasion.automatic:
+        return None
+    interval = min(occasion.config.reload_interval * 2**record.failures, MOST_BACKOFF)
+    wait = record.last + interval - occasion.now
+    if 0 < wait <= interval:
+        return f"{instance.name} was reloaded less than {interval:.0f} seconds ago; the next run does it"
+    return None
+
+
+def _newer_configuration(host: Host, run: Runner, instance: Instance) -> str | None:
+    """The configuration file that is newer than the last start or reload, if any."""
+    started = _started(host, run, instance)
+    if started is None:
+        return None
+    for path in instance.control.watched:
+        source = host.root.source(path)
+        source.close()
+        if source.state.identity is not None and source.state.identity[4] / 1e9 > started + CLOCK_SLACK:
+            return path
+    return None
+
+
+def _started(host: Host, run: Runner, instance: Instance) -> float | None:
+    control = instance.control
+    if control.pid_file is None:
+        return None
+    try:
+        number = host.root.read(control.pid_file, limit=64).split()
+    except PathError:
+        return None
+    return run.started(int(number[0]), control.reborn) if number and number[0].isdigit() else None
+
+
+def _carry_out(
+    run: Runner, instance: Instance, command: tuple[str, ...], due: Record, occasion: Occasion
+) -> tuple[Reload, Record]:
+    completed = run.run(command, timeout=occasion.config.reload_timeout)
+    output = completed.output[-OUTPUT_LIMIT:]
+    error = None
+    if completed.code is None:
+        error = f"{os.path.basename(command[0])} did not end within {occasion.config.reload_timeout:.0f} seconds"
+    elif completed.code != 0:
+        error = f"{' '.join(command)} ended with status {completed.code}"
+    elif not _runs(run, instance, occasion):
+        error = f"{instance.name} does not run any more after its reload; look at its log"
+    if error is not None:
+        failed = replace(due, failures=due.failures + 1, last=occasion.now)
+        return Reload(needed=True, pending=True, command=command, error=error, output=output), failed
+    return Reload(needed=True, done=True, command=command, output=output), Record(last=occasion.now)

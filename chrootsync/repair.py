@@ -1,0 +1,223 @@
+"""Carries out remedies: for each instance all of them, or none.
+
+Everything is staged and synced beside its target first; then the sources are looked at once more, and the new inodes
+are swapped in, libraries before the configuration that may need them. Any error on the way takes every step back, in
+reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+from chrootsync import accounts
+from chrootsync.model import (
+    AbsentError,
+    Drift,
+    Entry,
+    FileType,
+    Instance,
+    Outcome,
+    PathError,
+    Reader,
+    Remedy,
+    RepairError,
+    Source,
+    State,
+    Status,
+)
+from chrootsync.root.walk import Directory
+from chrootsync.root.write import ChrootWriter, Staged, Writer
+
+CONTENTS_LIMIT = 1 << 20
+LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
+
+
+class SourceChangedError(RepairError):
+    """A source is not what was compared any more: compare again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """The steps of one instance's repair that were taken, each with its way back, newest last."""
+
+    chroot: ChrootWriter
+    staged: list[tuple[Drift, Staged]] = field(default_factory=list)
+    undo: list[Callable[[], None]] = field(default_factory=list)
+    parents: list[Directory] = field(default_factory=list)
+    plain: list[str] = field(default_factory=list)
+
+
+def repair(root: Reader, writer: Writer, instance: Instance, drifts: Sequence[Drift]) -> list[Outcome | None]:
+    """Repair one instance's drifts; the outcomes in their order, None for what has no remedy.
+
+    Where one step fails, that drift is FAILED with its reason, the others are SKIPPED,
+    and the chroot is as it was; where taking a step back or a sync fails, what is there is UNKNOWN. Raises
+    SourceChangedError, after taking everything back, where a source is not what was compared.
+    """
+    wanted = sorted((drift for drift in drifts if drift.remedy is not Remedy.NONE), key=_order)
+    results: dict[int, Outcome] = {}
+    if wanted:
+        try:
+            with closing(writer.chroot(instance.chroot)) as chroot:
+                results = _transaction(root, _Work(chroot=chroot), wanted)
+        except SourceChangedError:
+            raise
+        except PathError as error:
+            results = _failed(wanted, error)
+    return [results.get(id(drift)) for drift in drifts]
+
+
+def _order(drift: Drift) -> tuple[int, int, str]:
+    """Directories, outermost first; then libraries; then the rest."""
+    path, want = drift.entry.path, drift.entry.want
+    if want is not None and want.type is FileType.DIRECTORY:
+        return (0, path.count("/"), path)
+    return (1 if path.startswith(LIBRARY_DIRECTORIES) else 2, 0, path)
+
+
+def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int, Outcome]:
+    """Take every step, or none. Raises PathError after everything was taken back."""
+    current = drifts[0]
+    try:
+        for current in drifts:
+            _stage(root, work, current)
+        for current in drifts:
+            _check_source(root, current)
+        results = dict.fromkeys(map(id, drifts), Outcome(status=Status.REPAIRED))
+        results |= _sync(work, work.parents, drifts)
+        for group in _groups(work.staged):
+            for drift, staged in group:
+                current = drift
+                _put(work, staged)
+            results |= _sync(work, [staged.directory for _, staged in group], [drift for drift, _ in group])
+    except BaseException as error:
+        lost = _take_back(work)
+        if not isinstance(error, PathError) or isinstance(error, SourceChangedError):
+            raise
+        return _failed(drifts, error, current, lost)
+    return results | _finish(work, results)
+
+
+def _groups(staged: Sequence[tuple[Drift, Staged]]) -> list[list[tuple[Drift, Staged]]]:
+    """Libraries before configuration: what comes first is on the disk before what may need it is put."""
+    libraries = [pair for pair in staged if pair[1].path.startswith(LIBRARY_DIRECTORIES)]
+    others = [pair for pair in staged if not pair[1].path.startswith(LIBRARY_DIRECTORIES)]
+    return [libraries, others]
+
+
+def _stage(root: Reader, work: _Work, drift: Drift) -> None:
+    """Make a directory, or put a new inode beside its target."""
+    entry, chroot = drift.entry, work.chroot
+    want, have = entry.want, entry.have
+    assert want is not None  # noqa: S101 -- a drift with a remedy has a wanted state
+    if want.type is FileType.DIRECTORY and (have is None or have.type is FileType.DIRECTORY):
+        if have is None:
+            made = chroot.make_directory(entry.path, want)
+        else:
+            made = chroot.change_directory(entry.path, want, have)
+        work.parents.append(made.parent)
+        work.undo.append(lambda: chroot.undo_directory(made))
+        return
+    if want.type is FileType.LINK:
+        staged = chroot.stage_link(entry.path, want.target or "", have)
+    elif want.type is FileType.FILE:
+        staged = _stage_file(root, work, drift, want)
+    elif want.type is FileType.DIRECTORY:
+        staged = chroot.stage_directory(entry.path, want, have)
+    else:
+        staged = chroot.stage_device(entry.path, want, have)
+    work.staged.append((drift, staged))
+    work.undo.append(lambda: chroot.discard(staged))
+
+
+def _stage_file(root: Reader, work: _Work, drift: Drift, want: State) -> Staged:
+    entry = drift.entry
+    with closing(_open(root, entry)) as source:
+        if entry.filtered:
+            source.stand_in(accounts.without_passwords(source.contents(CONTENTS_LIMIT)))
+        staged = work.chroot.stage_file(entry.path, source, want, entry.have)
+    if staged.source != want.identity:
+        work.chroot.discard(staged)
+        raise _changed(entry.source)
+    return staged
+
+
+def _check_source(root: Reader, drift: Drift) -> None:
+    """Raise SourceChangedError unless the source is still what was staged."""
+    if drift.entry.source is not None:
+        _open(root, drift.entry).close()
+
+
+def _open(root: Reader, entry: Entry) -> Source:
+    """The source of an entry. Raises SourceChangedError unless it is the very one that was compared."""
+    try:
+        source = root.source(entry.source or "")
+    except AbsentError:
+        raise _changed(entry.source) from None
+    if entry.want is None or source.state.identity != entry.want.identity:
+        source.close()
+        raise _changed(entry.source)
+    return source
+
+
+def _changed(source: str | None) -> SourceChangedError:
+    return SourceChangedError(source or "", "it changed after it was compared; run check --fix once more")
+
+
+def _put(work: _Work, staged: Staged) -> None:
+    if not work.chroot.put(staged):
+        work.plain.append(staged.path)
+    work.undo.append(lambda: work.chroot.take_back(staged))
+
+
+def _take_back(work: _Work) -> list[str]:
+    """Take every step back, newest first; gives what could not be."""
+    lost: list[str] = []
+    for step in reversed(work.undo):
+        try:
+            step()
+        except (PathError, OSError) as error:
+            lost.append(str(error))
+    return lost
+
+
+def _failed(
+    drifts: Sequence[Drift], error: PathError, current: Drift | None = None, lost: Sequence[str] = ()
+) -> dict[int, Outcome]:
+    """One drift failed, or all of them where the chroot could not even be entered; the others were left alone."""
+    reason = str(error)
+    if lost:
+        outcome = Outcome(status=Status.UNKNOWN, reason=f"{reason}; and taking it back failed: {'; '.join(lost)}")
+        return dict.fromkeys(map(id, drifts), outcome)
+    failed = Outcome(status=Status.FAILED, reason=reason)
+    if current is None:
+        return dict.fromkeys(map(id, drifts), failed)
+    others = Outcome(status=Status.SKIPPED, reason=f"left as it was, because {current.entry.path} failed")
+    return {id(drift): failed if drift is current else others for drift in drifts}
+
+
+def _sync(work: _Work, directories: Sequence[Directory], drifts: Sequence[Drift]) -> dict[int, Outcome]:
+    """Make the names in directories durable; where that fails nobody can tell what a power cut would leave."""
+    try:
+        for directory in {directory.path: directory for directory in directories}.values():
+            work.chroot.sync(directory)
+    except PathError as error:
+        unknown = Outcome(status=Status.UNKNOWN, reason=f"in place, but perhaps not on the disk: {error}")
+        return dict.fromkeys(map(id, drifts), unknown)
+    return {}
+
+
+def _finish(work: _Work, results: Mapping[int, Outcome]) -> dict[int, Outcome]:
+    """Remove what was swapped out; from here on nothing is taken back. Gives the outcomes that have a remark."""
+    remarks: dict[int, Outcome] = {}
+    for drift, staged in work.staged:
+        try:
+            work.chroot.finish(staged)
+        except PathError as error:
+            remarks[id(drift)] = replace(results[id(drift)], reason=f"the old one is left over: {error}")
+        if staged.path in work.plain:
+            reason = "swapped by plain renames, since this file system knows no better"
+            remarks[id(drift)] = replace(results[id(drift)], reason=reason)
+    return remarks
