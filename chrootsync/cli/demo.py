@@ -168,7 +168,7 @@ def _update_libraries(root: str) -> None:
     """Change every library as an update would: a new inode with other contents under the old name."""
     for folder, _, names in os.walk(root):
         for name in names:
-            if name.startswith("libgcc_s.so") and "/spool/" not in folder:
+            if name.startswith(("libnss_", "libresolv")) and "/spool/" not in folder:
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     contents = file.read()
@@ -191,7 +191,7 @@ def _close_hosts(root: str) -> None:
 
 
 DRIFTS: dict[str, Callable[[str], None]] = {
-    "a package update brings a new libgcc_s;": _update_libraries,
+    "a package update brings new name service libraries;": _update_libraries,
     "the network changes, and with it /etc/resolv.conf;": _change_network,
     "somebody tidies up and deletes etc/services in the chroot of in;": _lose_services,
     "somebody's umask was 077 when he copied etc/hosts to the chroot of out.": _close_hosts,

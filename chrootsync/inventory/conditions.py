@@ -51,7 +51,10 @@ class Facts:
     @cached_property
     def libc(self) -> Libc:
         """The C library of the root."""
-        return libraries.libc(self.host.root, self.host.cache)
+        try:
+            return libraries.libc(self.host.root, self.host.cache)
+        except PathError:
+            return Libc()
 
     def exists(self, path: str) -> bool:
         """Whether something is at a host path, links followed."""

@@ -129,7 +129,11 @@ def _gather_rule(
         directory = held.path(text)
         if directory is not None:
             _add_directory(jail, held, directory, facts, gathered)
-    _add_libraries(jail, held, _library_set(rule, facts, library_sets), gathered)
+    try:
+        _add_libraries(jail, held, _library_set(rule, facts, library_sets), gathered)
+    except PathError as error:
+        place = Place(jail=jail, rule=rule, path=error.path, because=held.because)
+        gathered.others.append(ProblemNeed(place=place, problem=problem_of(error)))
     for path, want in _nodes(rule, held):
         _add_node(jail, held, path, want, gathered)
 

@@ -1,0 +1,91 @@
+"""The words of chrootsync as data: what every stage takes and gives, and nothing that acts.
+
+Paths are ``str`` as :func:`os.fsdecode` makes them (undecodable bytes as surrogate escapes) and absolute from the
+root that is worked on, unless a field says otherwise. Sizes are bytes, times are nanoseconds since the epoch.
+"""
+
+from chrootsync.model.entries import (
+    Drift,
+    Entry,
+    Finding,
+    InstanceReport,
+    Libc,
+    Library,
+    LibrarySet,
+    Outcome,
+    Problem,
+    Record,
+    Reload,
+    Report,
+    State,
+    Unresolved,
+)
+from chrootsync.model.errors import (
+    AbsentError,
+    ChrootsyncError,
+    ConfigError,
+    LockedError,
+    PathError,
+    RepairError,
+    UnreadableError,
+    UnsafeError,
+)
+from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
+from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
+from chrootsync.model.rules import Device, Guard, Link, ParameterCondition, Rule, RuleSet, When
+from chrootsync.model.words import Code, FileType, Kind, OnChange, OnConflict, Presence, Remedy, Severity, Status
+
+__all__ = [
+    "AbsentError",
+    "Cache",
+    "Chroot",
+    "ChrootsyncError",
+    "Code",
+    "Completed",
+    "Config",
+    "ConfigError",
+    "Control",
+    "Copy",
+    "Daemon",
+    "Device",
+    "Drift",
+    "Entry",
+    "FileType",
+    "Finding",
+    "Guard",
+    "Host",
+    "Instance",
+    "InstanceReport",
+    "Kind",
+    "Libc",
+    "Library",
+    "LibrarySet",
+    "Link",
+    "LockedError",
+    "OnChange",
+    "OnConflict",
+    "Outcome",
+    "ParameterCondition",
+    "PathError",
+    "Presence",
+    "Problem",
+    "Provider",
+    "Reader",
+    "Record",
+    "Reload",
+    "Remedy",
+    "RepairError",
+    "Report",
+    "Rule",
+    "RuleSet",
+    "Runner",
+    "Severity",
+    "Source",
+    "State",
+    "StaticInstance",
+    "Status",
+    "UnreadableError",
+    "Unresolved",
+    "UnsafeError",
+    "When",
+]

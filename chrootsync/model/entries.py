@@ -1,0 +1,181 @@
+"""Entries, drift and outcomes: what flows from inventory to report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chrootsync.model.instances import Instance
+from chrootsync.model.rules import Rule
+from chrootsync.model.words import FileType, Kind, Remedy, Severity, Status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """What is, or should be, at a path.
+
+    ``mode`` holds the twelve permission bits; ``size`` and ``sha256`` (hex) belong to files, ``target`` to links,
+    ``device`` (major, minor) to device nodes. ``None`` means "does not apply", in a wanted state "does not matter".
+    ``identity`` is (device, inode, size, mtime, ctime) of a state that was seen: it tells whether it is still the same.
+    """
+
+    type: FileType
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    sha256: str | None = None
+    target: str | None = None
+    device: tuple[int, int] | None = None
+    identity: tuple[int, int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Library:
+    """A shared library that a chroot needs.
+
+    ``path`` is where the loader inside the chroot looks for it, ``source`` the host's file, ``because`` the chain that
+    led to it (``libcap.so.2 ← libnss_systemd.so.2 ← nsswitch.conf hosts``).
+    """
+
+    path: str
+    source: str
+    because: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unresolved:
+    """A library that something needs and that the loader would not find on the host."""
+
+    name: str
+    because: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LibrarySet:
+    """What a list of modules or libraries comes to."""
+
+    libraries: tuple[Library, ...] = ()
+    unresolved: tuple[Unresolved, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Libc:
+    """The C library of a root: ``name`` is glibc or musl, ``version`` as its release is named; None: not found."""
+
+    name: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Why an entry's state could not be established: the kind of drift that it is, and a clause."""
+
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One concrete thing that one chroot must hold, with its wanted and its actual state.
+
+    ``path`` is where it belongs inside the chroot (absolute from the chroot), ``source`` the host's path (None for
+    what has no source: directories, devices, links); ``want.identity`` is then the source's as it was compared.
+    ``filtered`` says that the copy is an account file without its password fields. ``same`` says whether the contents
+    are equal, byte for byte; None where that was not asked because something else already tells. ``because`` tells
+    which parameter, daemon or library led here. ``have`` is None where nothing is there.
+    """
+
+    instance: Instance
+    rule: Rule
+    path: str
+    source: str | None
+    because: str
+    filtered: bool = False
+    want: State | None = None
+    have: State | None = None
+    same: bool | None = None
+    problem: Problem | None = None
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drift:
+    """The difference between an entry and what is there; ``reason`` is one clause for people."""
+
+    kind: Kind
+    severity: Severity
+    remedy: Remedy
+    reason: str
+    entry: Entry
+    package: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What came of repairing one drift."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reload:
+    """What a reload was, or why there was none: ``output`` is what the command printed, cut to 4 KiB."""
+
+    needed: bool
+    done: bool = False
+    pending: bool = False
+    command: tuple[str, ...] = ()
+    error: str | None = None
+    output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What is remembered of an instance's reloads between runs.
+
+    ``last`` is when the last one was tried (seconds since the epoch), ``failures`` how many failed since one worked.
+    """
+
+    last: float = 0.0
+    pending: bool = False
+    restart: bool = False
+    failures: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A drift with what became of it (None where nothing was tried)."""
+
+    drift: Drift
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceReport:
+    """All that a run found out about one instance; ``entries`` counts what was compared."""
+
+    instance: Instance
+    entries: int
+    findings: tuple[Finding, ...]
+    reload: Reload = field(default_factory=lambda: Reload(needed=False))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a run found and did: ``generated`` is seconds since the epoch, ``duration`` seconds.
+
+    ``owners`` and ``groups`` give names to the numbers that occur in findings. ``notes`` are sentences on the run as a
+    whole.
+    """
+
+    generated: float
+    duration: float
+    version: str
+    root: str
+    instances: tuple[InstanceReport, ...]
+    fixed: bool
+    owners: Mapping[int, str] = field(default_factory=dict)
+    groups: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,52 @@
+"""Expected errors: one sentence for the user, and an exit status."""
+
+from __future__ import annotations
+
+from chrootsync.model.words import Code
+
+
+class ChrootsyncError(Exception):
+    """An expected error: one sentence that says what, where and what to do; ``code`` is the exit status."""
+
+    code: int = Code.FAILED
+
+
+class ConfigError(ChrootsyncError):
+    """Usage, configuration or rules are wrong; ``problems`` holds one sentence for each mistake."""
+
+    code = Code.USAGE
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LockedError(ChrootsyncError):
+    """Another repair holds the lock."""
+
+    code = Code.LOCKED
+
+
+class PathError(ChrootsyncError):
+    """A path cannot be used; ``path`` is the path as asked for, ``reason`` a clause without the path."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class AbsentError(PathError):
+    """Nothing is at the path (ENOENT, ENOTDIR on the way)."""
+
+
+class UnreadableError(PathError):
+    """The path cannot be seen or read with these rights, or reading it failed."""
+
+
+class UnsafeError(PathError):
+    """The way to the path, or the thing itself, could be used against root; the reason says how to mend it."""
+
+
+class RepairError(PathError):
+    """A step of a repair failed; what it belongs to is unchanged."""

@@ -1,0 +1,84 @@
+"""Instances: what has a chroot of its own, and how it is reloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Daemon:
+    """One service line: its name (``smtp/inet``), the program it runs (``smtpd``), and the parameters it sees.
+
+    ``parameters`` maps names to expanded values, command-line overrides included; it may compute them when asked.
+    """
+
+    name: str
+    program: str
+    chrooted: bool
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Control:
+    """How an instance is reloaded, as argument lists.
+
+    ``running`` ends 0 while the instance runs (empty: it always counts as running). ``unit`` is what
+    ``systemctl try-restart`` is given for rules that need a restart. ``watched`` are the configuration files that must
+    be older than the last start or reload: newer ones mean that an administrator is at work. ``pid_file`` holds the
+    number of the master process, ``reborn`` names the child that each reload starts anew, which tells when that was.
+    """
+
+    reload: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    unit: str | None = None
+    watched: tuple[str, ...] = ()
+    pid_file: str | None = None
+    reborn: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instance:
+    """One service instance with a chroot of its own.
+
+    ``found`` says how it was discovered, ``aliases`` are other names it answers to, ``rule_sets`` the names of the rule
+    sets that apply. ``chrooted`` is false where no daemon of it runs chrooted: then it needs nothing. ``problem`` tells
+    why it cannot be served (drift kind ``bad-instance``); the other fields are then as far as they could be read.
+    """
+
+    name: str
+    service: str
+    provider: str
+    chroot: str
+    found: str
+    config: str | None = None
+    aliases: tuple[str, ...] = ()
+    rule_sets: tuple[str, ...] = ()
+    chrooted: bool = True
+    enabled: bool = True
+    daemons: tuple[Daemon, ...] = ()
+    version: str | None = None
+    control: Control = field(default_factory=Control)
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StaticInstance:
+    """One ``[[instance]]`` table of the configuration file."""
+
+    name: str
+    chroot: str
+    rules: tuple[str, ...]
+    reload: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    unit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """The configuration file, all of it optional; ``postfix`` is the default instance's configuration directory."""
+
+    instances: tuple[StaticInstance, ...] = ()
+    postfix: str = "/etc/postfix"
+    reload_timeout: float = 60.0
+    reload_interval: float = 60.0

@@ -1,0 +1,188 @@
+"""Protocols of what touches the machine: readers, runners, caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chrootsync.model.entries import Problem, State
+from chrootsync.model.instances import Config, Instance
+from chrootsync.model.rules import RuleSet
+from chrootsync.model.words import FileType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completed:
+    """A finished command: ``code`` is its exit status, negative for a signal, None where it ran out of time."""
+
+    code: int | None
+    output: str
+
+
+class Runner(Protocol):
+    """Runs commands of the live host; there is none for an image."""
+
+    def run(self, command: Sequence[str], *, timeout: float) -> Completed:
+        """Run ``command`` (absolute program first) in a minimal environment and give its exit status and output.
+
+        Raises UnreadableError where the program cannot be started.
+        """
+        ...
+
+    def started(self, pid: int, child: str | None) -> float | None:
+        """When the newest child of ``pid`` called ``child``, else it itself, began (seconds since the epoch).
+
+        None where the process is gone.
+        """
+        ...
+
+
+class Source(Protocol):
+    """A host file; links were followed as a daemon outside the chroot would. Whoever got it closes it."""
+
+    path: str
+    state: State
+
+    @property
+    def data(self) -> bytes | None:
+        """Contents at hand, which stand for what is in the file."""
+        ...
+
+    def contents(self, limit: int) -> bytes:
+        """The file's contents. Raises UnreadableError, also where there is more than ``limit``."""
+        ...
+
+    def stand_in(self, data: bytes) -> None:
+        """Let ``data`` stand for the file's contents from now on."""
+        ...
+
+    def fileno(self) -> int:
+        """A descriptor for reading, the same each time. Raises UnreadableError."""
+        ...
+
+    def open(self) -> int:
+        """A descriptor for reading that the caller closes. Raises UnreadableError."""
+        ...
+
+    def readers(self) -> int:
+        """The permission bits that a copy may have at most, ACLs counted."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Copy(Protocol):
+    """A place inside a chroot: its state (None: nothing there) as seen without following a link."""
+
+    path: str
+    state: State | None
+
+    def open(self) -> int:
+        """A descriptor for reading that the caller closes. Raises PathError."""
+        ...
+
+    def contents(self, limit: int) -> bytes:
+        """The file's contents. Raises PathError, also where there is more than ``limit``."""
+        ...
+
+
+class Chroot(Protocol):
+    """One chroot, walked from the root; every path is absolute from the chroot. Whoever got it closes it."""
+
+    path: str
+
+    def canonical(self, directory: str) -> str | None:
+        """The spelling of a directory without links on the way; None where it is missing.
+
+        Raises UnsafeError, UnreadableError.
+        """
+        ...
+
+    def look(self, path: str) -> Copy:
+        """What is at ``path``. Raises UnsafeError, UnreadableError."""
+        ...
+
+    def names(self, directory: str) -> list[tuple[str, FileType]]:
+        """The names in a directory, sorted, with their types; empty where it is missing.
+
+        Raises UnsafeError, UnreadableError.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """Sees a root and cannot change it. All methods raise AbsentError or UnreadableError for host paths."""
+
+    path: str
+    """The root as given: ``/``, or the directory of an image."""
+    live: bool
+    """Whether the root is the one that this process lives in."""
+    owners: frozenset[int]
+    """The users that count as root: 0, and whoever runs this."""
+
+    def source(self, path: str) -> Source:
+        """Look at a host path, every link followed inside the root, and open it where it is a file."""
+        ...
+
+    def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
+        """The contents of a host file of at most ``limit`` bytes; a larger one is an UnreadableError."""
+        ...
+
+    def read_trusted(self, path: str) -> bytes:
+        """The contents of a configuration file that only root could have written, its directories included.
+
+        Raises UnsafeError where somebody else could have. In an image nothing is trusted, so that nothing is refused.
+        """
+        ...
+
+    def names(self, directory: str) -> list[tuple[str, FileType]]:
+        """The names in a host directory, sorted, with their types (of links: the link's)."""
+        ...
+
+    def resolve(self, path: str) -> str:
+        """The host path without links."""
+        ...
+
+    def chroot(self, path: str) -> Chroot:
+        """Walk to a chroot. Raises AbsentError, UnsafeError, UnreadableError."""
+        ...
+
+    def same(self, source: Source, copies: Sequence[Copy]) -> Iterator[bool | Problem]:
+        """For each copy, whether its bytes equal the source's; the source is read once."""
+        ...
+
+    def sha256(self, thing: Source | Copy) -> str | None:
+        """The SHA-256 checksum (hex) of a file; None where it is too large, is not a file or cannot be read."""
+        ...
+
+
+class Cache(Protocol):
+    """Small JSON values that can be lost at any time, kept beside the state."""
+
+    def get(self, name: str, fingerprint: str) -> object | None:
+        """The value last put under ``name``, if it was put with the same fingerprint."""
+        ...
+
+    def put(self, name: str, fingerprint: str, value: object) -> None:
+        """Keep a value; failing to do so is no error."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """The machine as the stages see it: ``run`` is None offline, so that every caller faces it."""
+
+    root: Reader
+    run: Runner | None
+    cache: Cache
+
+
+class Provider(Protocol):
+    """Discovers instances; a module with this function is one row of ``providers.PROVIDERS``."""
+
+    def __call__(self, host: Host, config: Config, rule_sets: Iterable[RuleSet]) -> list[Instance]:
+        """All instances of this kind, broken ones with their ``problem``."""
+        ...

@@ -1,0 +1,108 @@
+"""Rules: what a chroot must hold, when, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chrootsync.model.words import FileType, OnChange, OnConflict, Presence, Severity
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guard:
+    """What a source must satisfy before it may replace a copy: ``matches`` is a regular expression, found in a line."""
+
+    matches: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterCondition:
+    """True where one of the ``names`` (shell patterns) has a value in which ``matches`` is found.
+
+    What group 1 of ``matches`` caught replaces ``$1`` in the rule's paths: the rule then holds once for each catch.
+    """
+
+    names: tuple[str, ...]
+    matches: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class When:
+    """The conditions of a rule; all that are given must hold.
+
+    ``chrooted``: programs (smtp, smtpd) one of which must run chrooted; only their parameters count for ``parameter``.
+    ``version`` is a specifier for the service's version, ``libc`` one of ``glibc``, ``musl``, or with a specifier
+    behind it; ``distribution`` holds IDs as in os-release(5); ``exists`` is a path on the host.
+    """
+
+    chrooted: tuple[str, ...] = ()
+    parameter: ParameterCondition | None = None
+    version: str | None = None
+    libc: str | None = None
+    distribution: tuple[str, ...] = ()
+    exists: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """A device node: ``kind`` is FileType.CHARACTER_DEVICE or BLOCK_DEVICE."""
+
+    path: str
+    kind: FileType
+    major: int
+    minor: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """A symbolic link inside the chroot: ``target`` is its text."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """What a chroot must hold, when, and why; one ``[[rule]]`` of a rule set.
+
+    ``match`` (a regular expression for whole names) chooses the files of ``directories``; without it all regular files
+    there count, and those of directories below. ``filtered`` names passwd(5) or group(5) files whose password fields
+    are left out of the copy. ``mode``, ``owner`` and ``group`` are what the copy shall have (default: root's, and the
+    source's mode without write for others and without set-id).
+    """
+
+    id: str
+    why: str
+    origin: str
+    files: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    match: str | None = None
+    mirror: bool = False
+    nss: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+    links: tuple[Link, ...] = ()
+    sockets: tuple[str, ...] = ()
+    filtered: tuple[str, ...] = ()
+    when: When = field(default_factory=When)
+    presence: Presence = Presence.REQUIRED
+    guard: Guard | None = None
+    mode: int | None = None
+    owner: str | None = None
+    group: str | None = None
+    on_change: OnChange = OnChange.RELOAD
+    on_conflict: OnConflict = OnConflict.COPY
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleSet:
+    """One TOML file of rules.
+
+    ``name`` is its file name without ``.toml``, ``service`` the kind of instance it is for.
+    """
+
+    name: str
+    service: str
+    description: str
+    origin: str
+    rules: tuple[Rule, ...]
