@@ -40,9 +40,14 @@ class SourceChangedError(RepairError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Work:
-    """The steps of one instance's repair that were taken, each with its way back, newest last."""
+    """The steps of one instance's repair that were taken, each with its way back, newest last.
+
+    ``early`` are directories that took the place of something else, ``plain`` the paths that were swapped by plain
+    renames.
+    """
 
     chroot: ChrootWriter
+    early: list[tuple[Drift, Staged]] = field(default_factory=list)
     staged: list[tuple[Drift, Staged]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
     parents: list[Directory] = field(default_factory=list)
@@ -86,7 +91,7 @@ def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int
         for current in drifts:
             _check_source(root, current)
         results = dict.fromkeys(map(id, drifts), Outcome(status=Status.REPAIRED))
-        results |= _sync(work, work.parents, drifts)
+        results |= _sync(work, [*work.parents, *(staged.directory for _, staged in work.early)], drifts)
         for group in _groups(work.staged):
             for drift, staged in group:
                 current = drift
@@ -128,8 +133,13 @@ def _stage(root: Reader, work: _Work, drift: Drift) -> None:
         staged = chroot.stage_directory(entry.path, want, have)
     else:
         staged = chroot.stage_device(entry.path, want, have)
-    work.staged.append((drift, staged))
     work.undo.append(lambda: chroot.discard(staged))
+    if want.type is FileType.DIRECTORY:
+        # What stands in its place goes now, because what belongs inside has to be staged there.
+        _put(work, staged)
+        work.early.append((drift, staged))
+    else:
+        work.staged.append((drift, staged))
 
 
 def _stage_file(root: Reader, work: _Work, drift: Drift, want: State) -> Staged:
@@ -212,7 +222,7 @@ def _sync(work: _Work, directories: Sequence[Directory], drifts: Sequence[Drift]
 def _finish(work: _Work, results: Mapping[int, Outcome]) -> dict[int, Outcome]:
     """Remove what was swapped out; from here on nothing is taken back. Gives the outcomes that have a remark."""
     remarks: dict[int, Outcome] = {}
-    for drift, staged in work.staged:
+    for drift, staged in [*work.early, *work.staged]:
         try:
             work.chroot.finish(staged)
         except PathError as error:

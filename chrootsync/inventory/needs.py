@@ -140,16 +140,16 @@ def _gather_rule(
 
 def _nodes(rule: Rule, held: Holding) -> Iterator[tuple[str, State]]:
     """What a rule wants that has no source."""
-    for device in rule.devices:
-        numbers = (device.major, device.minor)
-        mode = 0o666 if rule.mode is None else rule.mode
-        yield device.path, State(type=device.kind, mode=mode, uid=0, gid=0, device=numbers)
-    for link in rule.links:
-        yield link.path, State(type=FileType.LINK, uid=0, target=link.target)
-    for text in rule.sockets:
+    mode = 0o666 if rule.mode is None else rule.mode
+    wanted = [
+        *((one.path, State(type=one.kind, mode=mode, device=(one.major, one.minor))) for one in rule.devices),
+        *((one.path, State(type=FileType.LINK, target=one.target)) for one in rule.links),
+        *((text, State(type=FileType.SOCKET)) for text in rule.sockets),
+    ]
+    for text, want in wanted:
         path = held.path(text)
         if path is not None:
-            yield path, State(type=FileType.SOCKET)
+            yield path, want
 
 
 def _library_set(rule: Rule, facts: Facts, known: dict[tuple[str, ...], LibrarySet]) -> LibrarySet:
@@ -226,7 +226,7 @@ def _add_parents(place: Place, gathered: _Gathered) -> None:
         path = "/" + "/".join(parts[:depth])
         if place.jail.claim(path):
             parent = Place(jail=place.jail, rule=place.rule, path=path, because=f"holds {place.path}")
-            gathered.others.append(NodeNeed(place=parent, want=State(type=FileType.DIRECTORY, uid=0, gid=0)))
+            gathered.others.append(NodeNeed(place=parent, want=State(type=FileType.DIRECTORY)))
 
 
 def _add_directory(jail: Jail, held: Holding, directory: str, facts: Facts, gathered: _Gathered) -> None:

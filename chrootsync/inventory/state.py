@@ -69,7 +69,14 @@ class Looker:
         except PathError as error:
             return replace(entry, problem=problem_of(error))
         if want.type is FileType.DIRECTORY:
-            want = replace(want, mode=self._directory_mode(place.path))
+            want = replace(want, mode=self._directory_mode(place.path), uid=0, gid=0)
+        elif want.type is not FileType.SOCKET:
+            numbers = self._numbers(place.rule)
+            if isinstance(numbers, Problem):
+                return replace(entry, problem=numbers)
+            # A link's mode and group mean nothing (symlink(7)); its owner tells whether it may be followed.
+            gid = None if want.type is FileType.LINK else numbers[1]
+            want = replace(want, uid=numbers[0], gid=gid)
         return replace(entry, want=self._owned(want, have), have=have)
 
     def _directory_mode(self, path: str) -> int:
@@ -180,11 +187,10 @@ class Looker:
         return Problem(kind=Kind.UNSAFE, reason=f"{reason}; put the original outside")
 
     def _want(self, source: Source, rule: Rule, have: State | None) -> State | Problem:
-        uid = self._number(self._users, rule.owner)
-        gid = self._number(self._groups, rule.group)
-        if uid is None or gid is None:
-            name = rule.owner if uid is None else rule.group
-            return Problem(kind=Kind.METADATA, reason=f"its rule wants it to belong to {name}, who is not known here")
+        numbers = self._numbers(rule)
+        if isinstance(numbers, Problem):
+            return numbers
+        uid, gid = numbers
         want = State(
             type=FileType.FILE,
             mode=copy_mode(source, rule.mode, uid, gid),
@@ -194,6 +200,15 @@ class Looker:
             identity=source.state.identity,
         )
         return self._owned(want, have)
+
+    def _numbers(self, rule: Rule) -> tuple[int, int] | Problem:
+        """The user and the group that a rule gives its copies to; root's where it says nothing."""
+        uid = self._number(self._users, rule.owner)
+        gid = self._number(self._groups, rule.group)
+        if uid is None or gid is None:
+            name = rule.owner if uid is None else rule.group
+            return Problem(kind=Kind.METADATA, reason=f"its rule wants it to belong to {name}, who is not known here")
+        return uid, gid
 
     def _number(self, known: dict[str, int], name: str | None) -> int | None:
         if name is None:

@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from elf_builder import AARCH64, ARM, I386, S390X, X86_64, elf, loader_cache
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tree_reader import MemoryCache, TreeReader, plant
 
 from chrootsync import libraries
 from chrootsync.libraries import layout, ldcache, loader
 from chrootsync.libraries.inputs import Inputs
 from chrootsync.model import Libc, LibrarySet, UnreadableError
+from tests.unit.elf_builder import AARCH64, ARM, I386, S390X, X86_64, elf, loader_cache
+from tests.unit.tree_reader import MemoryCache, TreeReader, plant
 
 TRIPLET = "/lib/x86_64-linux-gnu"
 BANNER = b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u10) stable release version 2.36.\nCopyright\0"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tree_reader import TreeReader, plant
 
 from chrootsync.libraries import nss_modules
 from chrootsync.libraries.nsswitch import parse
+from tests.unit.tree_reader import TreeReader, plant
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tree_reader import TreeReader, plant
 
 from chrootsync.packages import owners
+from tests.unit.tree_reader import TreeReader, plant
 
 STATUS = b"""Package: libcap2
 Status: install ok installed

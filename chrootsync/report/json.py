@@ -1,0 +1,136 @@
+"""JSON, the interface for programs; ``schema.json`` beside this module describes it, ``docs/report.md`` explains it.
+
+Strings are clean, as in every report. Where cleaning changed a path, its exact bytes stand beside it in base64.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import b2a_base64
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from chrootsync.model import Severity
+from chrootsync.report import text
+from chrootsync.report.verdict import by_kind, failed, findings, repaired, verdict
+
+if TYPE_CHECKING:
+    from chrootsync.model import Drift, Finding, InstanceReport, Outcome, Reload, Report, State
+    from chrootsync.report import Options
+
+SCHEMA = 1
+
+
+def render(report: Report, options: Options) -> str:
+    """The report as one JSON object."""
+    return _dump(document(report, options))
+
+
+def error_json(messages: Iterable[str], code: int) -> str:
+    """An error as one JSON object: ``messages`` holds its sentences, ``code`` the exit status."""
+    return _dump({"schema": SCHEMA, "error": {"code": code, "messages": [text.clean(line) for line in messages]}})
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def document(report: Report, options: Options) -> dict[str, Any]:
+    """The report as JSON types."""
+    found = findings(report)
+    drifted = [finding for finding in found if finding.drift.severity is not Severity.INFO]
+    return {
+        "schema": SCHEMA,
+        "version": report.version,
+        "generated": datetime.fromtimestamp(report.generated, UTC).isoformat(timespec="seconds")[:-6] + "Z",
+        **_path("root", report.root),
+        "status": verdict(found, strict=options.strict),
+        "summary": {
+            "instances": len(report.instances),
+            "entries": sum(instance.entries for instance in report.instances),
+            "drift": len(drifted),
+            "repaired": sum(map(repaired, found)),
+            "failed": sum(map(failed, found)),
+            "by_kind": by_kind(drifted),
+        },
+        "duration_ms": round(report.duration * 1000, 1),
+        "notes": [text.clean(note) for note in report.notes],
+        "instances": [_instance(instance, report, options) for instance in report.instances],
+    }
+
+
+def _instance(instance: InstanceReport, report: Report, options: Options) -> dict[str, Any]:
+    what = instance.instance
+    return {
+        "name": text.clean(what.name),
+        "service": text.clean(what.service),
+        "provider": text.clean(what.provider),
+        **_path("chroot", what.chroot),
+        **_path("config", what.config),
+        "status": verdict(instance.findings, strict=options.strict),
+        "entries": instance.entries,
+        "drift": [_drift(finding, report) for finding in instance.findings],
+        "reload": _reload(instance.reload),
+        "probe": {},
+    }
+
+
+def _drift(finding: Finding, report: Report) -> dict[str, Any]:
+    drift = finding.drift
+    entry = drift.entry
+    return {
+        "kind": drift.kind,
+        "severity": drift.severity,
+        **_path("path", entry.path),
+        **_path("source", entry.source),
+        "rule": text.clean(entry.rule.id),
+        "why": text.clean(entry.rule.why),
+        "because": text.clean(entry.because),
+        "package": None if drift.package is None else text.clean(drift.package),
+        "want": _state(entry.want, drift, report),
+        "have": _state(entry.have, drift, report),
+        "remedy": drift.remedy,
+        "reason": text.clean(drift.reason),
+        "outcome": _outcome(finding.outcome),
+    }
+
+
+def _state(state: State | None, drift: Drift, report: Report) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    return {
+        "type": state.type,
+        "mode": None if state.mode is None else text.mode(state.mode),
+        "owner": text.owner(state.uid, report),
+        "group": text.group(state.gid, report),
+        "size": state.size,
+        "sha256": state.sha256 if text.public(drift) else None,
+        **_path("target", state.target),
+        "device": None if state.device is None else list(state.device),
+    }
+
+
+def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
+    return None if outcome is None else {"status": outcome.status, "reason": text.clean(outcome.reason)}
+
+
+def _reload(reload: Reload) -> dict[str, Any]:
+    return {
+        "needed": reload.needed,
+        "done": reload.done,
+        "pending": reload.pending,
+        "command": [text.clean(word) for word in reload.command],
+        "error": None if reload.error is None else text.clean(reload.error),
+        "output": "\n".join(text.lines(reload.output)),
+    }
+
+
+def _path(key: str, path: str | None) -> dict[str, str | None]:
+    """A path under its key and, where it could not be shown as it is, its bytes in base64 under ``KEY_b64``."""
+    if path is None:
+        return {key: None}
+    shown = text.clean(path)
+    if shown == path:
+        return {key: shown}
+    return {key: shown, f"{key}_b64": b2a_base64(text.raw(path), newline=False).decode("ascii")}

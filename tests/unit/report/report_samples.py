@@ -1,0 +1,363 @@
+"""Reports for the tests: one of each sort that a run can come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chrootsync.model import (
+    Drift,
+    Entry,
+    FileType,
+    Finding,
+    Instance,
+    InstanceReport,
+    Kind,
+    Outcome,
+    Reload,
+    Remedy,
+    Report,
+    Rule,
+    Severity,
+    State,
+    Status,
+)
+
+RESOLVER = Rule(
+    id="postfix.resolver",
+    why="smtp(8), lmtp(8) and smtpd(8) read it after chroot; a stale one defers mail",
+    origin="rules/postfix.toml",
+)
+NSS = Rule(
+    id="postfix.nss",
+    why="modules that the host's nsswitch.conf names and that libc has not built in",
+    origin="rules/postfix.toml",
+)
+DEVICES = Rule(id="postfix.devices", why="OpenSSL seeds itself from it", origin="rules/postfix.toml")
+PRESENT = Rule(
+    id="postfix.present",
+    why="what postfix check compares with the host",
+    origin="rules/postfix.toml",
+)
+NONE = Rule(id="instance", why="", origin="")
+
+OLD = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+NEW = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def instance(name: str, **changes: object) -> Instance:
+    base = Instance(
+        name=name,
+        service="postfix",
+        provider="postfix",
+        chroot=f"/var/spool/{name}",
+        found="multi_instance_directories of /etc/postfix/main.cf",
+        config=f"/etc/{name}",
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]  # replace() checks at run time
+
+
+SUBMISSION, IN, OUT = (instance(f"postfix-{role}") for role in ("submission", "in", "out"))
+
+
+def file(mode: int = 0o644, size: int | None = 95, sha256: str | None = NEW, uid: int = 0) -> State:
+    return State(type=FileType.FILE, mode=mode, uid=uid, gid=uid, size=size, sha256=sha256)
+
+
+def finding(
+    kind: Kind,
+    where: Instance,
+    path: str,
+    reason: str,
+    *,
+    rule: Rule = RESOLVER,
+    source: str | None = None,
+    severity: Severity = Severity.ERROR,
+    remedy: Remedy = Remedy.NONE,
+    package: str | None = None,
+    want: State | None = None,
+    have: State | None = None,
+    because: str = "smtp/unix (smtp) runs chrooted",
+    outcome: Outcome | None = None,
+) -> Finding:
+    entry = Entry(instance=where, rule=rule, path=path, source=source, because=because, want=want, have=have)
+    drift = Drift(kind=kind, severity=severity, remedy=remedy, reason=reason, entry=entry, package=package)
+    return Finding(drift=drift, outcome=outcome)
+
+
+def report(*instances: InstanceReport, fixed: bool = False, root: str = "/", notes: tuple[str, ...] = ()) -> Report:
+    return Report(
+        generated=1_760_000_000.25,
+        duration=0.0674,
+        version="0.1.0",
+        root=root,
+        instances=instances,
+        fixed=fixed,
+        owners={0: "root", 33: "www-data"},
+        groups={0: "root"},
+        notes=notes,
+    )
+
+
+def clean_instances(*names: Instance) -> tuple[InstanceReport, ...]:
+    return tuple(InstanceReport(instance=name, entries=42, findings=()) for name in names)
+
+
+def stale_resolver(where: Instance = OUT, outcome: Outcome | None = None) -> Finding:
+    return finding(
+        Kind.DIFFERS,
+        where,
+        "/etc/resolv.conf",
+        "size differs: 120 bytes instead of 95",
+        source="/etc/resolv.conf",
+        remedy=Remedy.COPY,
+        want=file(),
+        have=file(size=120, sha256=OLD),
+        outcome=outcome,
+    )
+
+
+def lost_library(where: Instance = IN, name: str = "libnss_dns.so.2", outcome: Outcome | None = None) -> Finding:
+    path = f"/lib/x86_64-linux-gnu/{name}"
+    return finding(
+        Kind.MISSING,
+        where,
+        path,
+        "missing",
+        rule=NSS,
+        source=f"/usr{path}",
+        remedy=Remedy.CREATE,
+        package="libc6",
+        want=file(size=31_032),
+        because=f"{name} ← nsswitch.conf hosts",
+        outcome=outcome,
+    )
+
+
+def wrong_mode(where: Instance = OUT, outcome: Outcome | None = None) -> Finding:
+    return finding(
+        Kind.METADATA,
+        where,
+        "/etc/services",
+        "mode is 0600 instead of 0644, owner is www-data instead of root",
+        rule=PRESENT,
+        source="/etc/services",
+        remedy=Remedy.REPLACE,
+        package="netbase",
+        want=file(size=12_813),
+        have=file(0o600, size=12_813, uid=33),
+        outcome=outcome,
+    )
+
+
+def _in_sync() -> Report:
+    return report(*clean_instances(SUBMISSION, IN, OUT))
+
+
+def _unchrooted() -> Report:
+    idle = instance("postfix", chrooted=False)
+    relay = instance("postfix-relay", chrooted=False)
+    return report(
+        InstanceReport(instance=idle, entries=0, findings=()),
+        InstanceReport(instance=relay, entries=7, findings=()),
+        *clean_instances(OUT),
+    )
+
+
+def _warnings() -> Report:
+    hosts = finding(
+        Kind.DIFFERS,
+        OUT,
+        "/etc/hosts",
+        "contents differ",
+        rule=PRESENT,
+        source="/etc/hosts",
+        severity=Severity.WARNING,
+        remedy=Remedy.COPY,
+    )
+    info = finding(
+        Kind.UNREACHABLE,
+        OUT,
+        "/run/systemd/resolve/io.systemd.Resolve",
+        "no socket is there; lookups fall through to dns",
+        severity=Severity.INFO,
+    )
+    return report(*clean_instances(IN), InstanceReport(instance=OUT, entries=42, findings=(info, hosts)))
+
+
+def _drift() -> Report:
+    """Every kind once; a new kind needs its example here."""
+    broken = instance("postfix-relay", problem="cannot be read")
+    submission = (
+        finding(
+            Kind.TYPE,
+            SUBMISSION,
+            "/dev/urandom",
+            "a file stands where a character device 1:9 should",
+            rule=DEVICES,
+            remedy=Remedy.REPLACE,
+            want=State(type=FileType.CHARACTER_DEVICE, mode=0o666, uid=0, gid=0, device=(1, 9)),
+            have=file(size=0, sha256=None),
+        ),
+        finding(
+            Kind.UNREACHABLE,
+            SUBMISSION,
+            "/var/run/saslauthd/mux",
+            "no socket is there: smtpd cannot check passwords; bind-mount /var/run/saslauthd into the chroot",
+            rule=replace(RESOLVER, id="postfix.sasl", why="smtpd(8) asks saslauthd(8) for passwords"),
+            source="/var/run/saslauthd/mux",
+            severity=Severity.WARNING,
+        ),
+        finding(
+            Kind.UNREADABLE,
+            SUBMISSION,
+            "/etc/ssl/private",
+            "permission denied: run as root",
+            rule=PRESENT,
+            source="/etc/ssl/private",
+        ),
+    )
+    inside = (
+        lost_library(),
+        finding(
+            Kind.UNRESOLVED,
+            IN,
+            "libcap.so.2",
+            "not found where the loader looks",
+            rule=NSS,
+            because="libcap.so.2 ← libnss_systemd.so.2 ← nsswitch.conf passwd",
+        ),
+        finding(
+            Kind.UNSAFE,
+            IN,
+            "/usr/share/zoneinfo",
+            "others can write to /var/spool/postfix-in/usr/share: chmod o-w it",
+            rule=PRESENT,
+            source="/usr/share/zoneinfo",
+        ),
+    )
+    out = (
+        stale_resolver(),
+        wrong_mode(),
+        finding(
+            Kind.BAD_SOURCE,
+            OUT,
+            "/etc/hosts",
+            "the source /etc/hosts is empty; the copy is kept",
+            source="/etc/hosts",
+            have=file(),
+        ),
+    )
+    bad = finding(Kind.BAD_INSTANCE, broken, "/", "main.cf line 12: cannot be read: permission denied", rule=NONE)
+    return report(
+        InstanceReport(instance=SUBMISSION, entries=38, findings=submission),
+        InstanceReport(instance=IN, entries=42, findings=inside),
+        InstanceReport(instance=OUT, entries=46, findings=out, reload=Reload(needed=True)),
+        InstanceReport(instance=broken, entries=0, findings=(bad,)),
+        notes=("/etc/postfix/main.cf: multi_instance_enable is no: postmulti serves none of the instances",),
+    )
+
+
+def _repaired() -> Report:
+    done = Outcome(status=Status.REPAIRED)
+    command = ("/usr/sbin/postfix", "-c", "/etc/postfix-in", "reload")
+    pending = Reload(
+        needed=True,
+        pending=True,
+        command=command,
+        error="/etc/postfix-in/main.cf was changed after the last reload: reload it when you are done",
+    )
+    reloaded = Reload(needed=True, done=True, command=command, output="postfix/postfix-script: refreshing\n")
+    return report(
+        InstanceReport(instance=SUBMISSION, entries=38, findings=()),
+        InstanceReport(instance=IN, entries=42, findings=(lost_library(outcome=done),), reload=pending),
+        InstanceReport(
+            instance=OUT,
+            entries=46,
+            findings=(stale_resolver(outcome=done), wrong_mode(outcome=done)),
+            reload=reloaded,
+        ),
+        fixed=True,
+    )
+
+
+def _failed() -> Report:
+    full = Outcome(status=Status.FAILED, reason="no space left on device; nothing was changed")
+    unknown = Outcome(status=Status.UNKNOWN, reason="the directory could not be synced")
+    skipped = Outcome(status=Status.SKIPPED, reason="the source changed meanwhile")
+    reload = Reload(
+        needed=True,
+        command=("/usr/sbin/postfix", "-c", "/etc/postfix-out", "reload"),
+        error="exit status 1",
+        output="postfix: fatal: parameter inet_interfaces: no local interface found for 192.0.2.1\n",
+    )
+    manual = Reload(needed=True, command=("/usr/sbin/postfix", "-c", "/etc/postfix-submission", "reload"))
+    return report(
+        InstanceReport(
+            instance=SUBMISSION,
+            entries=38,
+            findings=(stale_resolver(SUBMISSION, Outcome(status=Status.REPAIRED)),),
+            reload=manual,
+        ),
+        InstanceReport(
+            instance=IN,
+            entries=42,
+            findings=(lost_library(outcome=full), stale_resolver(IN, skipped), stale_resolver(IN)),
+        ),
+        InstanceReport(instance=OUT, entries=46, findings=(wrong_mode(outcome=unknown),), reload=reload),
+        fixed=True,
+        root="/srv/image",
+    )
+
+
+def _hostile() -> Report:
+    evil = instance("[bold]out\x1b[31m", chroot="/srv/\u202egpj.exe", config="/etc/\udcff")
+    paths = (
+        "/etc/\x1b]0;owned\x07\x1b[2Jname",
+        "/etc/new\nline error missing fake /etc/fake: gone",
+        "/etc/[red]markup[/red] :skull:",
+        "/etc/bidi\u202e\u2066txt.exe",
+        "/etc/latin1-\udce9\udcff",
+        "/etc/backslash\\x41 and \\ alone",
+        "/etc/zero\u200bwidth\ufeff and \u2028 separators",
+        "/etc/ünïcode-漢字-is-fine",
+        "/etc/::error file=x::y",
+        "/etc/" + "a-long-name-that-does-not-fit-on-a-line-" * 4,
+    )
+    rule = replace(RESOLVER, id="evil\x1b[0m", why="why\r\nnot [link=http://x]here[/link]", origin="")
+    found = tuple(
+        finding(
+            Kind.DIFFERS,
+            evil,
+            path,
+            f"contents of {path} differ",
+            rule=rule,
+            source=path,
+            remedy=Remedy.COPY,
+            package="pack\tage",
+            outcome=Outcome(status=Status.FAILED, reason="bad\x00 \x9b1m"),
+        )
+        for path in paths
+    )
+    reload = Reload(needed=True, error="\x1b[1mfatal[/]", output="one\x1b[2J\ntwo\u2029\n", command=("a b", "\x7f"))
+    return report(
+        InstanceReport(instance=evil, entries=10, findings=found, reload=reload),
+        fixed=True,
+        root="/srv/\x85root",
+        notes=("[blink]note\x1b[5m",),
+    )
+
+
+REPORTS = {
+    "in-sync": _in_sync(),
+    "unchrooted": _unchrooted(),
+    "warnings": _warnings(),
+    "drift": _drift(),
+    "repaired": _repaired(),
+    "failed": _failed(),
+    "hostile": _hostile(),
+    "nothing": report(root="/srv/image"),
+}
+DIFFS = {
+    ("postfix-out", "/etc/resolv.conf"): "--- /etc/resolv.conf\n+++ /var/spool/postfix-out/etc/resolv.conf\n"
+    "@@ -1 +1 @@\n-nameserver 192.0.2.53\n+nameserver 127.0.0.53\n",
+}

@@ -1,0 +1,43 @@
+"""Reports held against golden files; ``UPDATE_GOLDEN=1 pytest tests/unit/report`` writes them anew: read the diff."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chrootsync.model import Kind
+from chrootsync.report import Options, render
+from chrootsync.report.verdict import findings
+from tests.unit.report.report_samples import DIFFS, REPORTS
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+FLAVOURS = {
+    "table80.txt": ("table", Options(width=80)),
+    "table200.txt": ("table", Options(width=200)),
+    "verbose80.txt": ("table", Options(width=80, verbose=1, diffs=DIFFS)),
+    "plain.txt": ("plain", Options()),
+    "verbose.txt": ("plain", Options(verbose=1, diffs=DIFFS)),
+    "json": ("json", Options()),
+}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("name", REPORTS)
+def test_golden(name: str, flavour: str) -> None:
+    file = GOLDEN / f"{name}.{flavour}"
+    style, options = FLAVOURS[flavour]
+    made = render(style, REPORTS[name], options)
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(made, encoding="utf-8")
+    assert made == file.read_text(encoding="utf-8")
+
+
+def test_every_kind_has_an_example() -> None:
+    assert {finding.drift.kind for finding in findings(REPORTS["drift"])} == set(Kind)
+
+
+def test_no_golden_file_is_left_over() -> None:
+    ours = {f"{name}.{flavour}" for name in REPORTS for flavour in FLAVOURS}
+    assert {file.name for file in GOLDEN.iterdir() if file.is_file()} == ours

@@ -1,0 +1,378 @@
+"""Rules x instances -> entries, on real trees."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from chrootsync import inventory
+from chrootsync.model import (
+    Device,
+    Entry,
+    FileType,
+    Guard,
+    Kind,
+    Link,
+    ParameterCondition,
+    Presence,
+    Rule,
+    Severity,
+    When,
+)
+from tests.unit.scenery import Tree, checked, daemon, drifts, grow, instance, kinds, rule, snapshot, task
+
+ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files away")
+needs_user = pytest.mark.skipif(ROOT, reason="root can read everything")
+
+
+def entries(root: Path, *rules: Rule, **fields: object) -> list[Entry]:
+    with task(root, rules, [instance(**fields)]) as (work, _):  # type: ignore[arg-type]  # fields of any type
+        return list(inventory.entries(work.host, work.instances, work.rule_sets))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    grow(tmp_path, {"/etc/services": b"smtp 25/tcp\n", "/etc/hosts": b"127.0.0.1 localhost\n", "/jail/one": None})
+    return tmp_path
+
+
+def test_an_empty_chroot_lacks_each_file_and_the_directories_above(tree: Path) -> None:
+    found = checked(tree, [rule(files=("/etc/services", "/etc/hosts"))])
+    assert kinds(found) == {"/etc": "missing", "/etc/services": "missing", "/etc/hosts": "missing"}
+    assert found[0].entries == 3
+
+
+def test_a_copy_that_is_the_same_is_in_sync(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/services": b"smtp 25/tcp\n"})
+    found = checked(tree, [rule(files=("/etc/services",))])
+    assert kinds(found) == {}
+    assert found[0].entries == 2
+
+
+def test_checking_changes_nothing(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/services": b"stale\n"})
+    before = snapshot(tree)
+    checked(tree, [rule(files=("/etc/services", "/etc/hosts"))])
+    assert snapshot(tree) == before
+
+
+def test_checksums_of_both_sides_come_with_whatever_drifted(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/services": b"smtp 26/tcp\n", "/jail/one/etc/hosts": b"other"})
+    for drift in drifts(checked(tree, [rule(files=("/etc/services", "/etc/hosts"))])):
+        want, have = drift.entry.want, drift.entry.have
+        assert want is not None
+        assert have is not None
+        path = drift.entry.path
+        assert want.sha256 == hashlib.sha256((tree / path[1:]).read_bytes()).hexdigest()
+        assert have.sha256 == hashlib.sha256((tree / f"jail/one{path}").read_bytes()).hexdigest()
+
+
+def test_no_checksum_of_what_not_everybody_may_read(tree: Path) -> None:
+    grow(tree, {"/etc/secret": b"secret", "/jail/one/etc/secret": b"other", "/jail/one/etc/services": b"x"})
+    (tree / "etc/secret").chmod(0o600)
+    (tree / "jail/one/etc/services").chmod(0o600)
+    by_path = {
+        one.entry.path: one.entry for one in drifts(checked(tree, [rule(files=("/etc/secret", "/etc/services"))]))
+    }
+    secret, services = by_path["/etc/secret"], by_path["/etc/services"]
+    assert secret.want is not None
+    assert secret.have is not None
+    assert services.have is not None
+    assert (secret.want.sha256, secret.have.sha256, services.have.sha256) == (None, None, None)
+
+
+def test_links_on_the_host_are_followed_inside_the_root(tree: Path) -> None:
+    grow(tree, {"/run/stub.conf": b"nameserver 192.0.2.1\n", "/etc/resolv.conf": "/run/stub.conf"})
+    (drift,) = [one for one in drifts(checked(tree, [rule(files=("/etc/resolv.conf",))])) if one.entry.source]
+    assert drift.entry.want is not None
+    assert drift.entry.want.size == len(b"nameserver 192.0.2.1\n")
+    assert drift.entry.source == "/etc/resolv.conf"
+
+
+@pytest.mark.parametrize(
+    ("resolver", "reason"),
+    [
+        (b"# empty as can be\n", r"the source has no line that matches ^\s*nameserver\s; the copy is kept"),
+        (b"", "the source is empty; the copy is kept"),
+    ],
+)
+def test_a_source_that_fails_its_guard_is_bad(tree: Path, resolver: bytes, reason: str) -> None:
+    grow(tree, {"/etc/resolv.conf": resolver, "/jail/one/etc/resolv.conf": b"nameserver 192.0.2.1\n"})
+    guarded = rule(files=("/etc/resolv.conf",), guard=Guard(matches=r"^\s*nameserver\s"))
+    (drift,) = drifts(checked(tree, [guarded]))
+    assert (drift.kind, drift.reason) == (Kind.BAD_SOURCE, reason)
+
+
+def test_a_missing_source_is_bad(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/gone": b"kept"})
+    (drift,) = drifts(checked(tree, [rule(files=("/etc/gone",))]))
+    assert (drift.kind, drift.reason) == (Kind.BAD_SOURCE, "the source does not exist")
+
+
+@pytest.mark.parametrize("source", ["/etc/pipe", "/etc/folder"])
+def test_a_source_that_is_no_file_is_bad_and_never_blocks(tree: Path, source: str) -> None:
+    grow(tree, {"/etc/pipe": 0o644, "/etc/folder": None, "/jail/one/etc": None})
+    (drift,) = drifts(checked(tree, [rule(files=(source,))]))
+    assert drift.kind is Kind.BAD_SOURCE
+    assert drift.reason in ("the source is a fifo, not a file", "the source is a directory, not a file")
+
+
+def test_what_stands_where_a_file_should_has_its_kind(tree: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        grow(tree, {f"/etc/{name}": b"x"})
+    jail: Tree = {"/a": "/etc/passwd", "/b": 0o644, "/c": None, "/d/full": b"", "/e": b"x"}
+    grow(tree, {f"/jail/one/etc{path}": what for path, what in jail.items()})
+    os.link(tree / "jail/one/etc/e", tree / "jail/elsewhere")
+    found = checked(tree, [rule(files=tuple(f"/etc/{name}" for name in "abcde"))])
+    assert kinds(found) == {
+        "/etc/a": "type",
+        "/etc/b": "type",
+        "/etc/c": "type",
+        "/etc/d": "type",
+        "/etc/e": "unsafe",
+    }
+    remedies = {one.entry.path: str(one.remedy) for one in drifts(found)}
+    assert remedies == {
+        "/etc/a": "replace",
+        "/etc/b": "replace",
+        "/etc/c": "replace",
+        "/etc/d": "none",
+        "/etc/e": "none",
+    }
+
+
+def test_two_spellings_of_one_place_are_one_entry(tree: Path) -> None:
+    grow(tree, {"/usr/lib/x.so": b"x", "/lib": "usr/lib", "/jail/one/usr/lib": None, "/jail/one/lib": "usr/lib"})
+    found = entries(tree, rule(files=("/lib/x.so", "/usr/lib/x.so")))
+    assert [entry.path for entry in found if entry.source] == ["/usr/lib/x.so"]
+
+
+def test_devices_links_and_sockets(tree: Path) -> None:
+    urandom = Device(path="/dev/urandom", kind=FileType.CHARACTER_DEVICE, major=1, minor=9)
+    nodes = rule(
+        devices=(urandom,), links=(Link(path="/lib64", target="lib"),), sockets=("/run/mux",), on_change="nothing"
+    )
+    found = checked(tree, [nodes])
+    assert kinds(found) == {
+        "/dev": "missing",
+        "/dev/urandom": "missing",
+        "/lib64": "missing",
+        "/run/mux": "unreachable",
+    }
+
+
+def test_a_directory_of_files_with_those_below(tree: Path) -> None:
+    grow(tree, {"/etc/bind/named.conf": b"x", "/etc/bind/zones/local": b"y", "/etc/bind/keys": "/etc/bind/zones"})
+    found = entries(tree, rule(directories=("/etc/bind",)))
+    assert [entry.path for entry in found if entry.source] == [
+        "/etc/bind/keys",
+        "/etc/bind/named.conf",
+        "/etc/bind/zones/local",
+    ]
+
+
+def test_only_the_names_that_match(tree: Path) -> None:
+    certs: Tree = {"/0a775a30.0": "/ca.pem", "/0a775a30.0x": b"", "/ca.pem": b"", "/java/0a775a31.0": b""}
+    grow(tree, {f"/etc/ssl/certs{path}": what for path, what in certs.items()})
+    found = entries(tree, rule(directories=("/etc/ssl/certs",), match=r"[0-9a-f]{8}\.r?[0-9]+"))
+    assert [entry.path for entry in found if entry.source] == ["/etc/ssl/certs/0a775a30.0"]
+
+
+def test_a_filtered_copy_has_no_password_fields(tree: Path) -> None:
+    grow(
+        tree, {"/etc/passwd": b"root:HASH:0:0::/root:/bin/sh\n", "/jail/one/etc/passwd": b"root:x:0:0::/root:/bin/sh\n"}
+    )
+    assert kinds(checked(tree, [rule(filtered=("/etc/passwd",))])) == {}
+    (tree / "jail/one/etc/passwd").write_bytes(b"root:HASH:0:0::/root:/bin/sh\n")
+    assert kinds(checked(tree, [rule(filtered=("/etc/passwd",))])) == {"/etc/passwd": "differs"}
+
+
+# --- Conditions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_holds_only_where_one_of_its_programs_runs_chrooted(tree: Path) -> None:
+    needs = rule(files=("/etc/hosts",), when=When(chrooted=("smtpd",)))
+    open_ = entries(tree, needs, daemons=(daemon("smtpd", chrooted=False), daemon("smtp")))
+    closed = entries(tree, needs, daemons=(daemon("smtpd"),))
+    assert [entry.path for entry in open_] == []
+    assert [(entry.path, entry.because) for entry in closed if entry.source] == [("/etc/hosts", "smtpd run chrooted")]
+
+
+def test_a_parameter_gives_the_paths(tree: Path) -> None:
+    grow(tree, {"/etc/ssl/a/x": b"", "/etc/ssl/b/y": b""})
+    condition = ParameterCondition(names=("*_tls_CApath",), matches="^(/.+)$")
+    needs = rule(directories=("$1",), when=When(chrooted=("smtp", "lmtp"), parameter=condition))
+    daemons = (
+        daemon("smtp", smtp_tls_CApath="/etc/ssl/a", relayhost="/etc/ssl/b"),
+        daemon("smtp", smtp_tls_CApath="/etc/ssl/a"),
+        daemon("lmtp", lmtp_tls_CApath="/etc/ssl/b"),
+        daemon("smtpd", smtpd_tls_CApath="/etc/ssl/c"),
+    )
+    found = [entry for entry in entries(tree, needs, daemons=daemons) if entry.source]
+    assert [(entry.path, entry.because) for entry in found] == [
+        ("/etc/ssl/a/x", "smtp_tls_CApath = /etc/ssl/a (smtp/unix)"),
+        ("/etc/ssl/b/y", "lmtp_tls_CApath = /etc/ssl/b (lmtp/unix)"),
+    ]
+
+
+@pytest.mark.parametrize("value", ["etc/ssl", "/etc/../../x", "/jail/one/etc/ssl"])
+def test_a_parameter_that_names_no_host_directory_asks_for_nothing(tree: Path, value: str) -> None:
+    grow(tree, {"/jail/one/etc/ssl/x": b""})
+    condition = ParameterCondition(names=("smtp_tls_CApath",), matches="^(.+)$")
+    needs = rule(files=("$1/x",), when=When(chrooted=("smtp",), parameter=condition))
+    assert entries(tree, needs, daemons=(daemon("smtp", smtp_tls_CApath=value),)) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "holds"),
+    [
+        (When(exists="/etc/hosts"), True),
+        (When(exists="/etc/gai.conf"), False),
+        (When(distribution=("debian",)), True),
+        (When(distribution=("fedora",)), False),
+        (When(version=">=3.6"), True),
+        (When(version="<3.6"), False),
+        (When(libc="glibc"), False),
+        (When(libc="musl"), False),
+    ],
+)
+def test_conditions_on_the_host_and_the_service(tree: Path, when: When, holds: bool) -> None:
+    grow(tree, {"/etc/os-release": b'NAME="Ubuntu"\nID=ubuntu\nID_LIKE="debian"\n'})
+    found = entries(tree, rule(files=("/etc/hosts",), when=when), version="3.7.11")
+    assert bool(found) is holds
+
+
+# --- If present ---------------------------------------------------------------------------------------------------
+
+PRESENT = rule(id="test.present", directories=("/etc", "/usr"), presence=Presence.IF_PRESENT)
+
+
+def test_what_is_there_already_is_kept_fresh_and_nothing_is_added(tree: Path) -> None:
+    grow(tree, {"/etc/localtime": b"TZ", "/jail/one/etc/hosts": b"stale", "/jail/one/etc/own": b"", "/usr/x": b""})
+    assert kinds(checked(tree, [PRESENT])) == {"/etc/hosts": "differs"}
+
+
+def test_what_another_rule_names_is_that_rules(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/hosts": b"stale"})
+    (drift,) = drifts(checked(tree, [PRESENT, rule(files=("/etc/hosts",))]))
+    assert drift.entry.rule.id == "test.rule"
+
+
+def test_what_not_everybody_may_read_is_not_refreshed(tree: Path) -> None:
+    grow(tree, {"/etc/shadow": b"hash", "/jail/one/etc/shadow": b"stale"})
+    (tree / "etc/shadow").chmod(0o640)
+    assert kinds(checked(tree, [PRESENT])) == {}
+
+
+@needs_root
+def test_what_is_not_roots_is_not_refreshed(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/hosts": b"a daemon's own"})
+    os.chown(tree / "jail/one/etc/hosts", 1234, 1234)
+    assert kinds(checked(tree, [PRESENT])) == {}
+
+
+def test_without_a_chrooted_service_only_what_is_there_counts_and_as_a_warning(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/hosts": b"stale"})
+    (drift,) = drifts(checked(tree, [PRESENT, rule(files=("/etc/services",))], [instance(chrooted=False)]))
+    assert (drift.entry.path, drift.severity) == ("/etc/hosts", Severity.WARNING)
+
+
+# --- Instances that cannot be served ------------------------------------------------------------------------------
+
+
+def test_a_broken_instance_does_not_hide_the_others(tree: Path) -> None:
+    grow(tree, {"/jail/two": None})
+    broken = [
+        instance("bad", problem="/etc/postfix-bad/main.cf: line 3: nonsense"),
+        instance("gone"),
+        instance("two"),
+    ]
+    found = checked(tree, [rule(files=("/etc/hosts",))], broken)
+    assert [kinds([report]) for report in found] == [
+        {"/": "bad-instance"},
+        {"/": "bad-instance"},
+        {"/etc": "missing", "/etc/hosts": "missing"},
+    ]
+    assert drifts(found)[0].reason == "/etc/postfix-bad/main.cf: line 3: nonsense"
+    assert drifts(found)[1].reason == "the chroot cannot be used: /jail/gone: does not exist"
+    assert [report.entries for report in found] == [0, 0, 2]
+
+
+@pytest.mark.parametrize("chroot", ["/", "/jail/self", "/jail/../jail/self/jail/self"])
+def test_the_root_is_no_chroot(tree: Path, chroot: str) -> None:
+    grow(tree, {"/jail/self": "/"})
+    (drift,) = drifts(checked(tree, [rule(files=("/etc/hosts",))], [instance(chroot=chroot)]))
+    assert drift.kind is Kind.BAD_INSTANCE
+    assert drift.reason.endswith("is the root itself; a chroot must be a directory of its own")
+
+
+def test_a_chroot_that_holds_a_source_is_refused(tree: Path) -> None:
+    (drift,) = drifts(checked(tree, [rule(files=("/etc/hosts",))], [instance(chroot="/etc")]))
+    assert drift.kind is Kind.BAD_INSTANCE
+    assert drift.reason == "the chroot /etc is refused: /etc/hosts, which is to be copied, lies in it"
+
+
+def test_a_source_that_a_link_leads_into_the_chroot_is_unsafe(tree: Path) -> None:
+    grow(tree, {"/jail/one/conf": b"original", "/etc/conf": "/jail/one/conf"})
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/conf",))]))}
+    assert by_path["/etc/conf"].kind is Kind.UNSAFE
+
+
+def test_a_chroot_beside_the_state_is_refused(tree: Path) -> None:
+    with task(tree, [rule(files=("/etc/hosts",))]) as (work, _):
+        found = list(inventory.entries(work.host, work.instances, work.rule_sets, keep_out=["/jail/one/state"]))
+    assert [entry.problem.kind if entry.problem else None for entry in found] == [Kind.BAD_INSTANCE]
+
+
+def test_a_directory_that_others_can_write_is_unsafe(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc": None})
+    (tree / "jail/one/etc").chmod(0o775)
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
+    assert by_path["/etc/hosts"].kind is Kind.UNSAFE
+    reason = "/etc: others can write to this directory (mode 0775); take that away (chmod go-w)"
+    assert by_path["/etc/hosts"].reason == reason
+
+
+@needs_root
+def test_a_directory_of_somebody_else_is_unsafe(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc": None})
+    os.chown(tree / "jail/one/etc", 1234, 1234)
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
+    assert by_path["/etc/hosts"].reason == (
+        "/etc: this directory belongs to user 1234; give it to root (chown -h root)"
+    )
+
+
+@needs_user
+def test_what_cannot_be_seen_is_never_in_sync(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/hosts": b"127.0.0.1 localhost\n"})
+    (tree / "jail/one/etc/hosts").chmod(0)
+    (drift,) = drifts(checked(tree, [rule(files=("/etc/hosts",), mode=0)]))
+    assert drift.kind is Kind.UNREADABLE
+
+
+def test_names_with_newlines_and_bytes_that_are_no_text(tree: Path) -> None:
+    name = os.fsdecode(b"a\nb\xff")
+    grow(tree, {f"/etc/odd/{name}": b"x", f"/jail/one/etc/odd/{name}": b"y"})
+    assert kinds(checked(tree, [rule(directories=("/etc/odd",))])) == {f"/etc/odd/{name}": "differs"}
+
+
+def test_each_source_is_read_once_however_many_instances_share_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"i{number}" for number in range(20)]
+    for name in names:
+        grow(tree, {f"/jail/{name}/etc/hosts": b"127.0.0.1 localhost\n"})
+    reads: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        reads.append(os.fstat(fd).st_ino)
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    found = checked(tree, [rule(files=("/etc/hosts",))], [instance(name) for name in names])
+    assert drifts(found) == []
+    assert reads.count((tree / "etc/hosts").stat().st_ino) == 2  # its contents, and its end
