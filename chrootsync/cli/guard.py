@@ -52,8 +52,9 @@ def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
         from chrootsync.report.json import error_json
 
         sys.stdout.write(error_json(messages, code))
+        sys.stdout.flush()
     for message in messages:
-        sys.stderr.write(f"chrootsync: {clean(message)}\n")
+        print(f"chrootsync: {clean(message)}", file=sys.stderr, flush=True)  # noqa: T201 -- the stream is named
 
 
 def _trace() -> str:
