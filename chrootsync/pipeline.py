@@ -1,6 +1,7 @@
 """The story in order: rules and instances to entries, entries to drift, drift to outcomes, all of it to a report.
 
-``check`` stops after comparing; ``repair`` goes on. There is no dry run further down: a dry run is stopping.
+``check`` stops after comparing; ``repair`` goes on. There is no dry run further down: a dry run is stopping. The later
+stages are imported where they begin, since most checks never come to them.
 """
 
 from __future__ import annotations
@@ -8,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from chrootsync import accounts, compare, inventory, packages
-from chrootsync import reload as reloading
-from chrootsync import repair as repairing
+from chrootsync import accounts, compare, inventory
 from chrootsync.model import (
     Chroot,
     Copy,
@@ -31,7 +31,10 @@ from chrootsync.model import (
     Source,
     Status,
 )
-from chrootsync.root.write import Writer
+
+if TYPE_CHECKING:
+    from chrootsync.reload import Occasion
+    from chrootsync.root.write import Writer
 
 DIFF_LIMIT = 256 << 10  # bytes of a text whose differences somebody would want to read
 ATTEMPTS = 3  # rounds of comparing and repairing while sources keep changing
@@ -80,6 +83,8 @@ def repair(task: Task, writer: Writer, reports: Sequence[InstanceReport]) -> tup
 
 def _repair_instance(task: Task, writer: Writer, report: InstanceReport) -> InstanceReport:
     """Repair one instance; where a source changed since it was compared, compare this instance once more."""
+    from chrootsync import repair as repairing
+
     changing = ""
     for _ in range(ATTEMPTS):
         drifts = [finding.drift for finding in report.findings]
@@ -99,9 +104,11 @@ def reload(
     host: Host,
     reports: Sequence[InstanceReport],
     records: Mapping[str, Record],
-    occasion: reloading.Occasion,
+    occasion: Occasion,
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """Reload the instances that were changed, or whose reload is pending; the reports, and what is to be remembered."""
+    from chrootsync import reload as reloading
+
     remembered = dict(records)
     done: list[InstanceReport] = []
     for report in reports:
@@ -202,6 +209,8 @@ def names(root: Reader, path: str) -> dict[int, str]:
 
 
 def _owners(root: Reader, drifts: Sequence[Drift]) -> dict[str, str]:
+    from chrootsync import packages
+
     sources = {drift.entry.source for drift in drifts if drift.entry.source is not None}
     return packages.owners(root, sorted(sources)) if sources else {}
 

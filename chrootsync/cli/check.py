@@ -118,7 +118,7 @@ def _fix(
     stage: Scene, task: Task, found: tuple[InstanceReport, ...], now: float, trigger: str, *, no_reload: bool
 ) -> tuple[InstanceReport, ...]:
     from chrootsync.reload import Occasion
-    from chrootsync.root import Writer
+    from chrootsync.root.write import Writer
 
     records = stage.store.reloads()
     found = pipeline.repair(task, Writer(stage.root), found)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from chrootsync.model import Control, Daemon, Drift, Host, Instance, InstanceReport, Rule, RuleSet
 from chrootsync.pipeline import Task, check, repair
-from chrootsync.root import Root, Writer
+from chrootsync.root import Root
+from chrootsync.root.write import Writer
 from chrootsync.state import Store
 
 Tree = Mapping[str, "bytes | str | int | None"]

@@ -101,10 +101,11 @@ def _secondary(context: _Context, directories: list[str]) -> Iterator[Instance]:
     seen = {_canonical(root, context.default)}
     for listed in directories:
         directory = posixpath.normpath(listed)
-        canonical = _canonical(root, directory)
         if not directory.startswith("/"):
             yield _broken(context, directory, f'{where} names "{listed}": name an absolute path')
-        elif canonical in seen:
+            continue
+        canonical = _canonical(root, directory)
+        if canonical in seen:
             yield _broken(context, directory, f"{where} names {listed} although it is there already: take it out")
         else:
             seen.add(canonical)
