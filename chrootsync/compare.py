@@ -75,6 +75,6 @@ def _numbers(state: State) -> str:
 
 
 def _drift(entry: Entry, kind: Kind, remedy: Remedy, reason: str) -> Drift:
-    default = Severity.WARNING if kind is Kind.UNREACHABLE else Severity.ERROR
+    default = Severity.WARNING if kind in (Kind.UNREACHABLE, Kind.ORPHAN) else Severity.ERROR
     severity = entry.severity or entry.rule.severity or default
     return Drift(kind=kind, severity=severity, remedy=remedy, reason=reason, entry=entry)

@@ -117,7 +117,9 @@ def fits(version: str, specifier: str) -> bool:
 def _catches(rule: Rule, condition: ParameterCondition, daemons: Sequence[Daemon]) -> Iterator[Holding]:
     pattern = re.compile(condition.matches)
     seen: set[str | None] = set()
-    for daemon in daemons:
+    # Most daemons have no settings of their own and share the instance's.
+    distinct = {id(daemon.parameters): daemon for daemon in reversed(daemons)}
+    for daemon in reversed(distinct.values()):
         for name in _parameter_names(condition.names, daemon):
             text = daemon.parameters.get(name)
             for match in () if text is None else pattern.finditer(text):

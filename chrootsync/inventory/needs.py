@@ -243,8 +243,37 @@ def _add_directory(jail: Jail, held: Holding, directory: str, facts: Facts, gath
         path = f"{directory.rstrip('/')}/{name}"
         if pattern is None and kind is FileType.DIRECTORY:
             _add_directory(jail, held, path, facts, gathered)
-        elif kind in (FileType.FILE, FileType.LINK) and (pattern is None or pattern.fullmatch(name)):
+        elif (pattern is None or pattern.fullmatch(name)) and _is_file(path, kind, facts):
             _add_file(jail, held, path, gathered)
+    if held.rule.mirror:
+        _add_orphans(jail, held, directory, {name for name, _ in names}, gathered)
+
+
+def _is_file(path: str, kind: FileType, facts: Facts) -> bool:
+    """Whether a name of a host directory is a file, or a link that leads to one."""
+    if kind is not FileType.LINK:
+        return kind is FileType.FILE
+    try:
+        source = facts.host.root.source(path)
+    except PathError:
+        return False
+    source.close()
+    return source.state.type is FileType.FILE
+
+
+def _add_orphans(jail: Jail, held: Holding, directory: str, there: set[str], gathered: _Gathered) -> None:
+    """What a mirrored directory of the chroot holds beyond the host's: a certificate that is trusted no more."""
+    try:
+        names = jail.chroot.names(directory)
+    except PathError:
+        return  # told already: the directory's own files could not be walked to either
+    pattern = re.compile(held.rule.match or ".*", re.DOTALL)
+    for name, kind in names:
+        if name not in there and kind is not FileType.DIRECTORY and pattern.fullmatch(name):
+            place = _claim(jail, held, f"{directory.rstrip('/')}/{name}", held.because, gathered)
+            if place is not None:
+                reason = "the host has no such file any more; remove it if it is not your own"
+                gathered.others.append(ProblemNeed(place=place, problem=Problem(kind=Kind.ORPHAN, reason=reason)))
 
 
 # --- What is only kept fresh --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ class Kind(StrEnum):
     DIFFERS = "differs"
     METADATA = "metadata"
     TYPE = "type"
+    ORPHAN = "orphan"
     BAD_SOURCE = "bad-source"
     BAD_INSTANCE = "bad-instance"
     UNREADABLE = "unreadable"

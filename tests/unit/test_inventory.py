@@ -166,7 +166,7 @@ def test_devices_links_and_sockets(tree: Path) -> None:
 
 
 def test_a_directory_of_files_with_those_below(tree: Path) -> None:
-    grow(tree, {"/etc/bind/named.conf": b"x", "/etc/bind/zones/local": b"y", "/etc/bind/keys": "/etc/bind/zones"})
+    grow(tree, {"/etc/bind/named.conf": b"x", "/etc/bind/zones/local": b"y", "/etc/bind/keys": "/etc/hosts"})
     found = entries(tree, rule(directories=("/etc/bind",)))
     assert [entry.path for entry in found if entry.source] == [
         "/etc/bind/keys",
@@ -176,10 +176,30 @@ def test_a_directory_of_files_with_those_below(tree: Path) -> None:
 
 
 def test_only_the_names_that_match(tree: Path) -> None:
-    certs: Tree = {"/0a775a30.0": "/ca.pem", "/0a775a30.0x": b"", "/ca.pem": b"", "/java/0a775a31.0": b""}
+    certs: Tree = {"/0a775a30.0": "ca.pem", "/0a775a30.0x": b"", "/ca.pem": b"", "/java/0a775a31.0": b""}
     grow(tree, {f"/etc/ssl/certs{path}": what for path, what in certs.items()})
     found = entries(tree, rule(directories=("/etc/ssl/certs",), match=r"[0-9a-f]{8}\.r?[0-9]+"))
     assert [entry.path for entry in found if entry.source] == ["/etc/ssl/certs/0a775a30.0"]
+
+
+def test_what_a_mirrored_directory_holds_beyond_the_hosts_is_an_orphan(tree: Path) -> None:
+    grow(tree, {"/etc/ssl/certs/0a775a30.0": b"ca", "/jail/one/etc/ssl/certs/0a775a30.0": b"ca"})
+    grow(tree, {"/jail/one/etc/ssl/certs/deadbeef.0": b"distrusted", "/jail/one/etc/ssl/certs/README": b"own"})
+    mirror = rule(directories=("/etc/ssl/certs",), match=r"[0-9a-f]{8}\.r?[0-9]+", mirror=True)
+    (drift,) = drifts(checked(tree, [mirror]))
+    assert (drift.entry.path, drift.kind, drift.severity) == (
+        "/etc/ssl/certs/deadbeef.0",
+        Kind.ORPHAN,
+        Severity.WARNING,
+    )
+    assert drift.reason == "the host has no such file any more; remove it if it is not your own"
+
+
+def test_links_that_lead_to_no_file_are_no_files_of_a_directory(tree: Path) -> None:
+    links: Tree = {"/dangling": "/nowhere", "/folder": "/etc", "/file": "/etc/hosts", "/loop": "loop"}
+    grow(tree, {f"/etc/ssl/certs{path}": target for path, target in links.items()})
+    found = entries(tree, rule(directories=("/etc/ssl/certs",)))
+    assert [entry.path for entry in found if entry.source] == ["/etc/ssl/certs/file"]
 
 
 def test_a_filtered_copy_has_no_password_fields(tree: Path) -> None:

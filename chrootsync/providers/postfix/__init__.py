@@ -284,6 +284,8 @@ def _control(context: _Context, directory: str, own_name: str, parameters: Param
         unit=_unit(context, directory, own_name),
         watched=(f"{directory}/main.cf", f"{directory}/master.cf"),
         pid_file=f"{process_ids}/master.pid",
+        # qmgr(8) lives as long as its master lets it, and a reload starts it anew.
+        reborn="qmgr",
     )
 
 

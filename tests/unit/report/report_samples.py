@@ -239,6 +239,14 @@ def _drift() -> Report:
         stale_resolver(),
         wrong_mode(),
         finding(
+            Kind.ORPHAN,
+            OUT,
+            "/etc/ssl/certs/1001acf7.0",
+            "the host has no such file any more; remove it if it is not your own",
+            rule=replace(RESOLVER, id="postfix.capath", why="smtp(8) verifies servers by it"),
+            severity=Severity.WARNING,
+        ),
+        finding(
             Kind.BAD_SOURCE,
             OUT,
             "/etc/hosts",
