@@ -66,7 +66,7 @@ def shown() -> dict[str, str]:
     return {block["verb"].strip(): block["text"] for block in BLOCK.finditer(text)}
 
 
-@pytest.mark.parametrize("verb", verbs())
+@pytest.mark.parametrize("verb", list(verbs()))
 def test_the_readme_shows_the_help_of_each_command(verb: str, shown: dict[str, str]) -> None:
     assert verb in shown, f"README.md lacks a block that begins with: $ chrootsync {verb} --help"
     assert words(shown[verb]) == words(help_of(verb)), "run: UPDATE_README=1 pytest tests/unit/test_readme.py"

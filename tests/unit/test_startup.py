@@ -12,7 +12,7 @@ import typer
 from packaging.version import Version
 
 # Each of these costs more than comparing three chroots does, and belongs to what such a check does not do: tables,
-# colours, ELF files, version specifiers, histories, differences that somebody wants to see.
+# colours, ELF files, version specifiers, histories, and everything that only a repair needs.
 BANNED = (
     "asyncio",
     "concurrent.futures",
@@ -24,9 +24,13 @@ BANNED = (
     "rich",
     "sqlite3",
     "watchdog",
+    "secrets",
+    "chrootsync.reload",
+    "chrootsync.repair",
     "chrootsync.report.json",
     "chrootsync.report.plain",
     "chrootsync.report.table",
+    "chrootsync.root.write",
     "chrootsync.libraries.elf",
 )
 

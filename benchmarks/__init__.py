@@ -1,0 +1,1 @@
+"""Measures chrootsync beside floors and peers, in the same run: machines drift, ratios hold."""
