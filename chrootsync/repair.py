@@ -26,6 +26,7 @@ from chrootsync.model import (
     Source,
     State,
     Status,
+    UnsafeError,
 )
 from chrootsync.root.walk import Directory
 from chrootsync.root.write import ChrootWriter, Staged, Writer
@@ -47,6 +48,7 @@ class _Work:
     """
 
     chroot: ChrootWriter
+    path: str
     early: list[tuple[Drift, Staged]] = field(default_factory=list)
     staged: list[tuple[Drift, Staged]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
@@ -66,11 +68,11 @@ def repair(root: Reader, writer: Writer, instance: Instance, drifts: Sequence[Dr
     if wanted:
         try:
             with closing(writer.chroot(instance.chroot)) as chroot:
-                results = _transaction(root, _Work(chroot=chroot), wanted)
+                results = _transaction(root, _Work(chroot=chroot, path=instance.chroot.rstrip("/")), wanted)
         except SourceChangedError:
             raise
         except PathError as error:
-            results = _failed(wanted, error)
+            results = _failed(instance.chroot.rstrip("/"), wanted, error)
     return [results.get(id(drift)) for drift in drifts]
 
 
@@ -101,7 +103,7 @@ def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int
         lost = _take_back(work)
         if not isinstance(error, PathError) or isinstance(error, SourceChangedError):
             raise
-        return _failed(drifts, error, current, lost)
+        return _failed(work.path, drifts, error, current, lost)
     return results | _finish(work, results)
 
 
@@ -188,24 +190,33 @@ def _take_back(work: _Work) -> list[str]:
     for step in reversed(work.undo):
         try:
             step()
-        except (PathError, OSError) as error:
+        except PathError as error:
+            lost.append(_whole(work.path, error))
+        except OSError as error:
             lost.append(str(error))
     return lost
 
 
 def _failed(
-    drifts: Sequence[Drift], error: PathError, current: Drift | None = None, lost: Sequence[str] = ()
+    chroot: str, drifts: Sequence[Drift], error: PathError, current: Drift | None = None, lost: Sequence[str] = ()
 ) -> dict[int, Outcome]:
     """One drift failed, or all of them where the chroot could not even be entered; the others were left alone."""
-    reason = str(error)
+    own = current is not None and error.path == current.entry.path
+    reason = error.reason if own else _whole(chroot, error)
     if lost:
         outcome = Outcome(status=Status.UNKNOWN, reason=f"{reason}; and taking it back failed: {'; '.join(lost)}")
         return dict.fromkeys(map(id, drifts), outcome)
     failed = Outcome(status=Status.FAILED, reason=reason)
     if current is None:
         return dict.fromkeys(map(id, drifts), failed)
-    others = Outcome(status=Status.SKIPPED, reason=f"left as it was, because {current.entry.path} failed")
+    others = Outcome(status=Status.SKIPPED, reason=f"left as it was, because {chroot}{current.entry.path} failed")
     return {id(drift): failed if drift is current else others for drift in drifts}
+
+
+def _whole(chroot: str, error: PathError) -> str:
+    """What went wrong, with the path as from the root: /etc of a chroot must not be taken for the host's."""
+    inside = isinstance(error, (UnsafeError, RepairError))
+    return f"{chroot}{error}" if inside else str(error)
 
 
 def _sync(work: _Work, directories: Sequence[Directory], drifts: Sequence[Drift]) -> dict[int, Outcome]:
@@ -214,7 +225,9 @@ def _sync(work: _Work, directories: Sequence[Directory], drifts: Sequence[Drift]
         for directory in {directory.path: directory for directory in directories}.values():
             work.chroot.sync(directory)
     except PathError as error:
-        unknown = Outcome(status=Status.UNKNOWN, reason=f"in place, but perhaps not on the disk: {error}")
+        unknown = Outcome(
+            status=Status.UNKNOWN, reason=f"in place, but perhaps not on the disk: {_whole(work.path, error)}"
+        )
         return dict.fromkeys(map(id, drifts), unknown)
     return {}
 
@@ -226,7 +239,7 @@ def _finish(work: _Work, results: Mapping[int, Outcome]) -> dict[int, Outcome]:
         try:
             work.chroot.finish(staged)
         except PathError as error:
-            remarks[id(drift)] = replace(results[id(drift)], reason=f"the old one is left over: {error}")
+            remarks[id(drift)] = replace(results[id(drift)], reason=f"the old one is left over: {error.reason}")
         if staged.path in work.plain:
             reason = "swapped by plain renames, since this file system knows no better"
             remarks[id(drift)] = replace(results[id(drift)], reason=reason)

@@ -5,15 +5,18 @@ Only here are typer, the clock, the streams, the environment and the exit status
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, cast
 
 import typer
 
 from chrootsync import __version__
 from chrootsync.cli.check import check
 from chrootsync.cli.demo import demo
+from chrootsync.cli.guard import tell_usage
 from chrootsync.cli.instances import instances
 from chrootsync.cli.rules import rules
+from chrootsync.model import Code
 
 app = typer.Typer(
     name="chrootsync",
@@ -52,6 +55,17 @@ app.add_typer(rules, name="rules")
 app.command()(demo)
 
 
+# What click raises for wrong usage; newer versions of typer carry a click of their own.
+UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+
+
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what is wrong with it is one sentence, as every other error."""
+    try:
+        status = app(standalone_mode=False)
+    except UsageError as error:
+        tell_usage(error, sys.argv[1:])
+        status = Code.USAGE
+    except typer.Abort:
+        status = Code.INTERRUPTED
+    sys.exit(status)

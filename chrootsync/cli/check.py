@@ -69,13 +69,14 @@ def check(
 ) -> None:
     """Compare every chroot with what it must hold; with --fix repair it.
 
-    Without --fix nothing is changed anywhere. Exit status 0: all in sync, or all repaired; 1: drift.
+    Without --fix nothing is changed anywhere. Exit status 0: in sync, or all repaired; 1: drift; chrootsync --help
+    has the others.
 
     \b
-      chrootsync check                    is anything stale?
-      chrootsync check out --diff         what exactly, in the instance postfix-out?
-      chrootsync check --fix              repair, and reload the instances that changed
-      chrootsync check --root /mnt/image --format json
+      chrootsync check                is anything stale?
+      chrootsync check out --diff     what exactly, in the instance postfix-out?
+      chrootsync check --fix          repair, and reload what was changed
+      chrootsync check --root /image  is anything stale in an unpacked image?
     """
     shown_as = output.choose(format)
     files = output.targets(report or [])
@@ -107,10 +108,10 @@ def check(
             notes=_notes(stage, fix=fix),
         )
     options = Options(verbose=verbose, strict=strict, diffs=diffs)
-    for name, path in files:
-        output.save(whole, name, path, options)
     if not quiet:
         output.show(whole, shown_as, options)
+    for name, path in files:
+        output.save(whole, name, path, options)
     raise typer.Exit(exit_code(whole, strict=strict))
 
 

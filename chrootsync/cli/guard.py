@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec
 
 import typer
@@ -45,6 +46,17 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
+def tell_usage(error: Exception, arguments: Sequence[str]) -> None:
+    """Tell what is wrong with the command line; without a verb the help has been printed already."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not message or not arguments or type(error).__name__ == "NoArgsIsHelpError":
+        return
+    path = getattr(getattr(error, "ctx", None), "command_path", "chrootsync")
+    as_json = "--format=json" in arguments or ("--format", "json") in itertools.pairwise(arguments)
+    sentence = message[:1].lower() + message[1:].rstrip(".")
+    _tell((f"{sentence}; see {path} --help",), Code.USAGE, as_json=as_json)
+
+
 def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
     from chrootsync.report.text import clean
 
@@ -58,10 +70,13 @@ def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
 
 
 def _trace() -> str:
-    """Write the trace of the exception that is being handled to a file, and tell where."""
+    """Write the trace of the exception that is being handled to a file, under systemd to the journal; tell where."""
     import tempfile
     import traceback
 
+    if "INVOCATION_ID" in os.environ:
+        traceback.print_exc()
+        return "the full trace is above"
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="chrootsync-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"

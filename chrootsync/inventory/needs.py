@@ -133,7 +133,8 @@ def _gather_rule(
         _add_libraries(jail, held, _library_set(rule, facts, library_sets), gathered)
     except PathError as error:
         place = Place(jail=jail, rule=rule, path=error.path, because=held.because)
-        gathered.others.append(ProblemNeed(place=place, problem=problem_of(error)))
+        problem = Problem(kind=Kind.UNREADABLE, reason=f"what is needed cannot be told: {error} on the host")
+        gathered.others.append(ProblemNeed(place=place, problem=problem))
     for path, want in _nodes(rule, held):
         _add_node(jail, held, path, want, gathered)
 
@@ -207,12 +208,13 @@ def _add_node(jail: Jail, held: Holding, path: str, want: State, gathered: _Gath
 
 
 def _claim(jail: Jail, held: Holding, path: str, because: str, gathered: _Gathered) -> Place | None:
-    """A place for a path that no rule has named before; where the way there is unsafe, that is gathered instead."""
+    """A place for a path that no rule has named before; where the way there is barred, that is gathered, once."""
     try:
         canonical = jail.canonical(path)
     except PathError as error:
-        place = Place(jail=jail, rule=held.rule, path=path, because=because)
-        gathered.others.append(ProblemNeed(place=place, problem=problem_of(error)))
+        if jail.claim(error.path):
+            place = Place(jail=jail, rule=held.rule, path=error.path, because=f"leads to {path}")
+            gathered.others.append(ProblemNeed(place=place, problem=problem_of(error, jail)))
         return None
     if not jail.claim(canonical):
         return None
@@ -303,8 +305,9 @@ def _present_below(
             return
         names = jail.chroot.names(directory)
     except PathError as error:
-        place = Place(jail=jail, rule=held.rule, path=directory, because=held.because, severity=severity)
-        yield ProblemNeed(place=place, problem=problem_of(error))
+        if jail.claim(error.path):
+            place = Place(jail=jail, rule=held.rule, path=error.path, because=held.because, severity=severity)
+            yield ProblemNeed(place=place, problem=problem_of(error, jail))
         return
     pattern = re.compile(held.rule.match) if held.rule.match is not None else None
     for name, kind in names:
@@ -330,7 +333,7 @@ def _present_place(jail: Jail, held: Holding, path: str, severity: Severity | No
     return Place(jail=jail, rule=held.rule, path=canonical, because=held.because, severity=severity)
 
 
-def problem_of(error: PathError) -> Problem:
-    """What a path that cannot be walked means for an entry."""
+def problem_of(error: PathError, jail: Jail) -> Problem:
+    """What a path of a chroot that cannot be walked means for an entry; the reason names it as from the root."""
     kind = Kind.UNSAFE if isinstance(error, UnsafeError) else Kind.UNREADABLE
-    return Problem(kind=kind, reason=str(error))
+    return Problem(kind=kind, reason=f"{jail.chroot.path.rstrip('/')}{error.path}: {error.reason}")

@@ -67,7 +67,7 @@ class Looker:
             if occupied and place.jail.chroot.names(place.path):
                 return replace(entry, problem=_occupied(want.type))
         except PathError as error:
-            return replace(entry, problem=problem_of(error))
+            return replace(entry, problem=problem_of(error, place.jail))
         if want.type is FileType.DIRECTORY:
             want = replace(want, mode=self._directory_mode(place.path), uid=0, gid=0)
         elif want.type is not FileType.SOCKET:
@@ -167,7 +167,7 @@ class Looker:
             if have is not None and have.type is FileType.DIRECTORY and place.jail.chroot.names(place.path):
                 return replace(entry, problem=_occupied(FileType.FILE)), None
         except PathError as error:
-            return replace(entry, problem=problem_of(error)), None
+            return replace(entry, problem=problem_of(error, place.jail)), None
         problem = _unfit(source, place.rule, have) or self._inside(source, place)
         want = self._want(source, place.rule, have)
         if isinstance(want, Problem):

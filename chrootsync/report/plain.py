@@ -1,6 +1,6 @@
 """Plain text, one line a drift: for pipes, mails and terminals without colour.
 
-A line is ``SEVERITY KIND INSTANCE PATH: reason (rule; why)``, and after a repair ``-> outcome`` behind it. What is
+A line is ``SEVERITY KIND INSTANCE PATH: reason (rule)``, and after a repair ``-> outcome`` behind it. What is
 indented belongs to the line above.
 """
 
@@ -28,6 +28,8 @@ def _lines(report: Report, options: Options) -> Iterator[str]:
             yield text.instance_line(instance)
         for finding in text.shown(instance, options):
             yield _drift(finding)
+            if options.verbose and finding.drift.entry.rule.why:
+                yield f"    why: {text.clean(finding.drift.entry.rule.why)}"
             for label, value in text.details(finding, report, options):
                 yield f"    {label}: {value}"
             for line in text.difference(finding, options):
@@ -41,7 +43,7 @@ def _lines(report: Report, options: Options) -> Iterator[str]:
 def _drift(finding: Finding) -> str:
     drift = finding.drift
     name = text.clean(drift.entry.instance.name)
-    rule = "; ".join(text.clean(part) for part in (drift.entry.rule.id, drift.entry.rule.why) if part)
+    rule = text.clean(drift.entry.rule.id)
     became = text.outcome(finding)
     return (
         f"{drift.severity} {drift.kind} {name} {''.join(text.location(drift))}: {text.reason(drift)}"

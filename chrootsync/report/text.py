@@ -60,7 +60,7 @@ def raw(text: str) -> bytes:
 
 def lines(text: str) -> list[str]:
     """The lines of a command's output or of a difference, each of them clean."""
-    return [clean(line) for line in text.removesuffix("\n").split("\n")] if text else []
+    return [clean(line.expandtabs()) for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def plural(count: int, word: str) -> str:

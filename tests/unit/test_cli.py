@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from chrootsync import __version__
-from chrootsync.cli import app
+from chrootsync.cli import app, main
 from tests.unit.scenery import grow, snapshot
 
 MAIN = b"compatibility_level = 3.6\nmulti_instance_enable = yes\nqueue_directory = /var/spool/%s\n%s"
@@ -135,7 +135,7 @@ def test_a_repair_that_fails_ends_3(filled: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kernel, "rename", broken)
     result = check(filled, "--fix")
     assert result.exit_code == 3
-    assert "failed: /etc/resolv.conf: putting the new copy into place failed: no space left on device" in result.stdout
+    assert "failed: putting the new copy into place failed: no space left on device" in result.stdout
     assert path.read_bytes() == b"nameserver 192.0.2.9\n"
 
 
@@ -208,6 +208,28 @@ def test_reports_are_written_beside(filled: Path, tmp_path_factory: pytest.TempP
 def test_usage_errors_end_2(arguments: list[str], message: str) -> None:
     result = run("check", *arguments)
     assert (result.exit_code, result.stderr) == (2, f"chrootsync: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "--wait", "x"], "invalid value for '--wait': 'x' is not a valid float range; see {} check --help"),
+        (["check", "--format"], "option '--format' requires an argument; see "),
+        (["chek"], "no such command 'chek'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence_and_ends_2(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["chrootsync", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert (end.value.code, said.count("\n")) == (2, 1)
+    assert said.startswith(f"chrootsync: {message.format('chrootsync')}")
+    monkeypatch.setattr(sys, "argv", ["chrootsync", *arguments, "--format=json"])
+    with pytest.raises(SystemExit):
+        main()
 
 
 def test_an_unwritable_report_ends_3(filled: Path) -> None:

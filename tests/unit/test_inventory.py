@@ -351,10 +351,11 @@ def test_a_chroot_beside_the_state_is_refused(tree: Path) -> None:
 def test_a_directory_that_others_can_write_is_unsafe(tree: Path) -> None:
     grow(tree, {"/jail/one/etc": None})
     (tree / "jail/one/etc").chmod(0o775)
-    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
-    assert by_path["/etc/hosts"].kind is Kind.UNSAFE
-    reason = "/etc: others can write to this directory (mode 0775); take that away (chmod go-w)"
-    assert by_path["/etc/hosts"].reason == reason
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts", "/etc/services"))]))}
+    assert by_path["/etc"].kind is Kind.UNSAFE
+    reason = "/jail/one/etc: others can write to this directory (mode 0775); take that away (chmod go-w)"
+    assert by_path["/etc"].reason == reason
+    assert list(by_path) == ["/etc"], "one cause is told once"
 
 
 @needs_root
@@ -362,8 +363,8 @@ def test_a_directory_of_somebody_else_is_unsafe(tree: Path) -> None:
     grow(tree, {"/jail/one/etc": None})
     os.chown(tree / "jail/one/etc", 1234, 1234)
     by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
-    assert by_path["/etc/hosts"].reason == (
-        "/etc: this directory belongs to user 1234; give it to root (chown -h root)"
+    assert by_path["/etc"].reason == (
+        "/jail/one/etc: this directory belongs to user 1234; give it to root (chown -h root)"
     )
 
 
