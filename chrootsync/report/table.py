@@ -26,11 +26,17 @@ from chrootsync.report.verdict import ReloadVerdict, Verdict, exit_code, finding
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from chrootsync.model import Finding, InstanceReport, Report
+    from chrootsync.model import Drift, Finding, InstanceReport, Report
     from chrootsync.report import Options
 
 WIDE: Final = 132
 """From this many columns on, each fact gets a column of its own."""
+
+BUNDLE: Final = 8
+"""From more findings than this that are alike, only the first ones are shown."""
+
+SAMPLE: Final = 2
+"""How many of a bundle are shown."""
 
 LEAST: Final = 40
 """A narrower terminal gets lines of this length, and wraps them."""
@@ -75,11 +81,7 @@ def _parts(report: Report, options: Options) -> Iterator[RenderableType]:
         for instance in report.instances:
             yield Text(text.instance_line(instance))
         yield Text()
-    rows = [
-        _row(instance, finding, report, options, news=news)
-        for instance in report.instances
-        for finding, news in _with_news(text.shown(instance, options))
-    ]
+    rows = [row for instance in report.instances for row in _rows(instance, report, options)]
     if rows:
         yield from _wide(rows, report, options) if options.width >= WIDE else _narrow(rows)
     yield from _footer(report, options)
@@ -127,6 +129,35 @@ def _widest(least: str, cells: list[Text]) -> int:
     return max(map(cell_len, (least, *(cell.plain for cell in cells))))
 
 
+def _rows(instance: InstanceReport, report: Report, options: Options) -> Iterator[_Row]:
+    """The rows of an instance; a bundle of many that are alike is shown by its first ones, unless all are asked for."""
+    found = text.shown(instance, options)
+    more = {} if options.verbose else _more(found)
+    hidden = {index + step for index, count in more.items() for step in range(1, count + 1)}
+    for index, (finding, news) in enumerate(_with_news(found)):
+        if index not in hidden:
+            yield _row(instance, finding, report, options, news=news, more=more.get(index, 0))
+
+
+def _more(found: list[Finding]) -> dict[int, int]:
+    """How many findings behind one are told by it alone: in a bundle of alike ones, all behind the first ones."""
+    more: dict[int, int] = {}
+    start = 0
+    for _, group in groupby(found, key=_likeness):
+        size = len(list(group))
+        if size > BUNDLE:
+            more[start + SAMPLE - 1] = size - SAMPLE
+        start += size
+    return more
+
+
+def _likeness(finding: Finding) -> tuple[object, ...]:
+    """What two findings of one bundle share: all but the file's name, and the package."""
+    drift = finding.drift
+    directory = drift.entry.path.rpartition("/")[0]
+    return (drift.kind, drift.severity, drift.entry.rule.id, directory, drift.reason, finding.outcome)
+
+
 def _with_news(found: list[Finding]) -> Iterator[tuple[Finding, bool]]:
     """Each finding, and whether it is the first of its rule: what the rule is for is told once."""
     told = set()
@@ -165,7 +196,9 @@ class _Row:
         return Text.assemble((self.chroot, "dim"), (self.inside, "bold"))
 
 
-def _row(instance: InstanceReport, finding: Finding, report: Report, options: Options, *, news: bool) -> _Row:
+def _row(
+    instance: InstanceReport, finding: Finding, report: Report, options: Options, *, news: bool, more: int
+) -> _Row:
     drift = finding.drift
     chroot, inside = text.location(drift)
     end = _end(finding, report)
@@ -181,8 +214,15 @@ def _row(instance: InstanceReport, finding: Finding, report: Report, options: Op
         reason=Text(text.reason(drift)),
         end=end,
         failure=[Text(failure, style=end.style)] if failure else [],
-        details=list(_details(finding, report, options, news=news)),
+        details=[*_details(finding, report, options, news=news), *_rest(drift, more)],
     )
+
+
+def _rest(drift: Drift, more: int) -> list[Text]:
+    if not more:
+        return []
+    directory = text.clean(drift.entry.path.rpartition("/")[0] or "/")
+    return [Text(f"and {more} more in {directory}, the same with each (-v shows them)", style="bold")]
 
 
 def _stack(parts: list[Text]) -> Text:

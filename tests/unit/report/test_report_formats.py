@@ -102,13 +102,22 @@ def test_a_table_leaves_commands_and_their_output_in_one_piece(width: int) -> No
     assert "    postfix: fatal: parameter inet_interfaces: no local interface found for 192.0.2.1" in lines
 
 
-def test_a_table_lists_every_row() -> None:
+def test_a_table_shows_the_first_of_many_that_are_alike_and_counts_the_others() -> None:
     found = tuple(lost_library(OUT, f"libnss_{number:03}.so.2") for number in range(120))
     many = report(InstanceReport(instance=OUT, entries=120, findings=found))
     for width in (80, 200):
         made = render("table", many, Options(width=width))
-        assert len(re.findall(r"libnss_\d{3}\.so\.2", made)) == 120
+        assert len(re.findall(r"libnss_\d{3}\.so\.2", made)) == 2
+        assert "and 118 more in /lib/x86_64-linux-gnu, the same with each" in made
         assert made.count("nsswitch.conf names") == 1
+
+
+def test_a_table_lists_every_row_when_asked_for_all() -> None:
+    found = tuple(lost_library(OUT, f"libnss_{number:03}.so.2") for number in range(120))
+    many = report(InstanceReport(instance=OUT, entries=120, findings=found))
+    made = render("table", many, Options(width=200, verbose=1))
+    rows = [line for line in made.splitlines() if "missing" in line]
+    assert len(rows) == 120
 
 
 def test_a_quiet_format_imports_nothing_heavy() -> None:
