@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+DIGITS = 10
+NOBODY = 0xFFFF_FFFF
+
 
 def numbers(text: bytes) -> dict[str, int]:
     """User or group names with their numbers; malformed lines are passed over, of two alike the first counts."""
     found: dict[str, int] = {}
     for line in text.split(b"\n"):
         fields = line.split(b":")
-        if len(fields) >= 3 and fields[0] and fields[2].isdigit():
+        if len(fields) >= 3 and fields[0] and _is_number(fields[2]):
             found.setdefault(fields[0].decode("utf-8", "surrogateescape"), int(fields[2]))
     return found
+
+
+def _is_number(field: bytes) -> bool:
+    """Whether a field is a number that can own a file: 32 bits, and the largest means nobody (chown(2))."""
+    return field.isdigit() and len(field) <= DIGITS and int(field) < NOBODY
 
 
 def names(by_name: Mapping[str, int]) -> dict[int, str]:

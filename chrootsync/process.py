@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 OUTPUT_LIMIT = 1 << 20
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+POLL = 0.02  # seconds between two looks whether it has ended meanwhile
+TRIM = 0.2  # seconds between two looks at how much it has printed
+NAME_LIMIT = 15  # bytes that the kernel keeps of a program's name, proc_pid_comm(5)
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
@@ -29,9 +33,10 @@ class LiveRunner:
 
         if not command or not command[0].startswith("/"):
             raise UnreadableError(command[0] if command else "(no command)", "must be an absolute path to a program")
-        # A file, not a pipe: a daemon that the command leaves behind could hold a pipe open for ever.
-        output = os.memfd_create("output", os.MFD_CLOEXEC)
+        output = -1
         try:
+            # A file, not a pipe: a daemon that the command leaves behind could hold a pipe open for ever.
+            output = os.memfd_create("output", os.MFD_CLOEXEC)
             process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
@@ -42,40 +47,67 @@ class LiveRunner:
                 start_new_session=True,
             )
             try:
-                code: int | None = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                code = None
+                code = _wait(process, timeout, output)
             finally:
                 _end(process)
             return Completed(code=code, output=os.pread(output, OUTPUT_LIMIT, 0).decode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise UnreadableError(command[0], f"cannot be started: {(error.strerror or str(error)).lower()}") from None
+        except (OSError, ValueError) as error:  # a ValueError is a NUL byte in an argument
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise UnreadableError(command[0], f"cannot be started: {reason.lower()}") from None
         finally:
-            os.close(output)
+            if output >= 0:
+                os.close(output)
 
     def started(self, pid: int, child: str | None) -> float | None:
         """When the newest child of ``pid`` called ``child``, else it itself, began, in seconds since the epoch."""
         own = _stat(pid)
         if own is None:
             return None
-        children = [] if child is None else [one for one in _processes() if one.parent == pid and one.name == child]
+        name = None if child is None else os.fsdecode(os.fsencode(child)[:NAME_LIMIT])
+        children = [] if name is None else [one for one in _processes() if one.parent == pid and one.name == name]
         newest = max([own, *children], key=lambda one: one.ticks)
         return _boot_time() + newest.ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of a process that ran out of time, or was interrupted, with all that it started."""
-    import signal
+def _wait(process: subprocess.Popen[bytes], timeout: float, output: int) -> int | None:
+    """The exit status; None where the time is over. Output beyond the limit is thrown away meanwhile."""
     import subprocess
+
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return process.wait(max(0.0, min(left, TRIM)))
+        except subprocess.TimeoutExpired:
+            if left <= TRIM:
+                return None
+        if os.fstat(output).st_size > OUTPUT_LIMIT:
+            os.ftruncate(output, OUTPUT_LIMIT)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a process that ran out of time, or was interrupted, with all that it started.
+
+    While the first process is not waited for, its number, which is its group's, cannot be given to another.
+    """
+    import signal
     from contextlib import suppress
 
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    while not _has_ended(process.pid) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended; it stays to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 class _Process(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from chrootsync.model import Config, Host, Instance, OnChange, PathError, Record, Reload, Runner
+from chrootsync.model import Config, Host, Instance, OnChange, PathError, Record, Reload, Runner, UnreadableError
 
 OUTPUT_LIMIT = 4096
 CLOCK_SLACK = 1.0  # seconds; the kernel's boot time, to which process starts are relative, is rounded to them
@@ -35,7 +35,7 @@ def reload(
     if host.run is None:
         return Reload(needed=False), record
     if command is None:
-        return _left_to_people(instance, due), replace(due, pending=False)
+        return _left_to_people(instance, due), replace(record, pending=False, restart=False)
     try:
         if not _runs(host.run, instance, occasion):
             return Reload(needed=False, command=command), Record(last=record.last)
@@ -63,8 +63,14 @@ def _left_to_people(instance: Instance, due: Record) -> Reload:
 
 
 def _runs(run: Runner, instance: Instance, occasion: Occasion) -> bool:
-    running = instance.control.running
-    return not running or run.run(running, timeout=occasion.config.reload_timeout).code == 0
+    """Whether an instance runs. Raises UnreadableError where that cannot be told."""
+    running, timeout = instance.control.running, occasion.config.reload_timeout
+    if not running:
+        return True
+    code = run.run(running, timeout=timeout).code
+    if code is None:
+        raise UnreadableError(" ".join(running), f"did not end within {timeout:.0f} seconds")
+    return code == 0
 
 
 def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record, occasion: Occasion) -> str | None:

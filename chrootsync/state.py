@@ -46,7 +46,7 @@ class Store:
         kept = self._load("reloads.json")
         found: dict[str, Record] = {}
         for name, fields in kept.items() if isinstance(kept, dict) else ():
-            with suppress(TypeError, ValueError):
+            with suppress(TypeError, ValueError, OverflowError):
                 record = Record(**fields)
                 found[name] = Record(
                     last=float(record.last),
@@ -86,11 +86,16 @@ class Store:
         path = os.path.join(self.directory, name)
         temporary = f"{path}.{os.getpid()}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(value, file)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, path)
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                json.dump(value, file)
+                file.flush()
+                os.fsync(fd)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
 
 
 @contextmanager
@@ -108,8 +113,14 @@ def lock(directory: str, name: str, wait: float) -> Iterator[None]:
     except OSError as error:
         raise ChrootsyncError(f"{directory}: cannot hold a lock there: {error.strerror}; repair as root") from None
     try:
-        _acquire(fd, wait)
-        yield
+        try:
+            _acquire(fd, wait)
+        except OSError as error:  # a file system that knows no locks
+            raise ChrootsyncError(f"{directory}: cannot hold a lock there: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that is just being started may still have the descriptor
     finally:
         os.close(fd)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import assert_never
 
@@ -12,6 +13,7 @@ from chrootsync import accounts, compare
 from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Place, ProblemNeed, problem_of
 from chrootsync.model import (
     AbsentError,
+    Chroot,
     Copy,
     Entry,
     FileType,
@@ -25,6 +27,15 @@ from chrootsync.model import (
 )
 
 CONTENTS_LIMIT = 1 << 20  # of a source whose guard or filter wants to see all of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """An entry as far as it is established, its copy to read, and the link that led to that copy, if any."""
+
+    entry: Entry
+    copy: Copy | None = None
+    link: State | None = None
 
 
 class Looker:
@@ -141,38 +152,52 @@ class Looker:
 
     def _copies(self, source: Source, need: FileNeed) -> Iterator[Entry]:
         """One entry for each place; contents are compared where sizes are equal, all of them in one reading."""
-        entries: list[Entry] = []
-        copies: list[Copy | None] = []
-        for place in need.places:
-            entry, copy = self._compare_state(source, place, need)
-            if need.optional and not self._covered(entry):
-                continue
-            entries.append(entry)
-            copies.append(copy)
-        alike = [index for index, entry in enumerate(entries) if _same_size(entry)]
-        results = self._root.same(source, [copy for index in alike if (copy := copies[index]) is not None])
-        for index, result in zip(alike, results, strict=True):
-            if isinstance(result, Problem):
-                entries[index] = replace(entries[index], problem=result)
-            else:
-                entries[index] = replace(entries[index], same=result)
-        for entry, copy in zip(entries, copies, strict=True):
-            yield self._with_checksums(entry, source, copy)
+        seen = [self._compare_state(source, place, need) for place in need.places]
+        if need.optional:
+            seen = [one for one in seen if self._covered(one.entry)]
+        alike = [(index, one.copy) for index, one in enumerate(seen) if one.copy is not None and _same_size(one.entry)]
+        results = self._root.same(source, [copy for _, copy in alike])
+        for (index, _), result in zip(alike, results, strict=True):
+            told = {"problem": result} if isinstance(result, Problem) else {"same": result}
+            seen[index] = replace(seen[index], entry=replace(seen[index].entry, **told))
+        for one in seen:
+            entry = one.entry
+            if one.link is not None and not compare.in_sync(entry):
+                entry = replace(entry, have=one.link, same=None)
+            yield self._with_checksums(entry, source, one.copy)
 
-    def _compare_state(self, source: Source, place: Place, need: FileNeed) -> tuple[Entry, Copy | None]:
+    def _compare_state(self, source: Source, place: Place, need: FileNeed) -> _Seen:
         entry = replace(self._entry(place, need.source), filtered=need.filtered)
+        chroot = place.jail.chroot
+        link = None
         try:
-            copy = place.jail.chroot.look(place.path)
-            have = copy.state
-            if have is not None and have.type is FileType.DIRECTORY and place.jail.chroot.names(place.path):
-                return replace(entry, problem=_occupied(FileType.FILE)), None
+            copy = chroot.look(place.path)
+            beside = self._beside(chroot, copy)
+            if beside is not None:
+                link, copy = copy.state, beside
+            if copy.state is not None and copy.state.type is FileType.DIRECTORY and chroot.names(place.path):
+                return _Seen(entry=replace(entry, problem=_occupied(FileType.FILE)))
         except PathError as error:
-            return replace(entry, problem=problem_of(error, place.jail)), None
-        problem = _unfit(source, place.rule, have) or self._inside(source, place)
-        want = self._want(source, place.rule, have)
+            return _Seen(entry=replace(entry, problem=problem_of(error, place.jail)))
+        problem = _unfit(source, place.rule, copy.state) or self._inside(source, place)
+        want = self._want(source, place.rule, copy.state)
         if isinstance(want, Problem):
-            return replace(entry, problem=problem or want), None
-        return replace(entry, want=want, have=have, problem=problem), copy
+            return _Seen(entry=replace(entry, problem=problem or want))
+        return _Seen(entry=replace(entry, want=want, have=copy.state, problem=problem), copy=copy, link=link)
+
+    def _beside(self, chroot: Chroot, copy: Copy) -> Copy | None:
+        """The file that a link of root's leads to in its own directory; None for whatever is no such link.
+
+        Debian's configure-instance.sh copies certificates and makes such links to them, jailkit copies libraries with
+        theirs: a daemon sees the right contents, and replacing them would only begin a tug-of-war.
+        """
+        link = copy.state
+        if link is None or link.type is not FileType.LINK or link.uid not in self._root.owners or not link.target:
+            return None
+        if "/" in link.target or link.target in (".", ".."):
+            return None
+        found = chroot.look(f"{os.path.dirname(copy.path)}/{link.target}")
+        return found if found.state is not None and found.state.type is FileType.FILE else None
 
     def _covered(self, entry: Entry) -> bool:
         """Whether an if-present rule speaks of this: root's own files only, not what a daemon made for itself."""

@@ -1,10 +1,10 @@
 """The file system tree that is worked on: the sole way to a path inside a root.
 
 ``walk`` finds places, ``contents`` reads and compares, ``read`` is the Reader that sees everything and changes nothing,
-``write`` the Writer that only a repair gets, ``kernel`` the few system calls that Python lacks.
+``write`` the Writer that only a repair gets and loads, made of ``dress`` (owners, modes, ACLs) and ``swap`` (names);
+``kernel`` is what Python lacks of the kernel.
 """
 
 from chrootsync.root.read import Root
-from chrootsync.root.write import Writer
 
-__all__ = ["Root", "Writer"]
+__all__ = ["Root"]

@@ -98,6 +98,8 @@ def _compare(source: Iterator[bytes], openers: Sequence[Opener]) -> list[bool | 
         for chunk in source:
             for index in list(alive):
                 _compare_chunk(chunk, index, alive, results)
+            if not alive:
+                break
         # The sizes were equal when they were looked at; a copy that has grown since is not the same.
         for index, fd in alive.items():
             results[index] = _verdict(_read_copy(fd, 1), b"")

@@ -1,10 +1,12 @@
-"""The system calls that Python lacks: renameat2(2), through the C library or by number."""
+"""What Python lacks of the kernel: renameat2(2), through the C library or by number, and the flags of chattr(1)."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import sys
 from functools import cache
 
 NOREPLACE = 1
@@ -14,6 +16,21 @@ EXCHANGE = 2
 NUMBERS = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347, "armv7l": 382, "i686": 353}
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+
+
+# FS_IOC_GETFLAGS of ioctl_iflags(2), whose number holds the size of a long, and in some places another direction.
+GETFLAGS = 0x40006601 if os.uname().machine.startswith(("ppc", "mips", "sparc")) else 0x80006601
+APPEND_ONLY = 0x20
+
+
+def append_only(fd: int) -> bool:
+    """Whether names can be added to an open directory, but never renamed or removed (chattr +a)."""
+    flags = bytearray(ctypes.sizeof(ctypes.c_long))
+    try:
+        fcntl.ioctl(fd, GETFLAGS | len(flags) << 16, flags)
+    except OSError:
+        return False  # the file system knows no flags
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & APPEND_ONLY)
 
 
 @cache

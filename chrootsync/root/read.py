@@ -19,10 +19,22 @@ from chrootsync.model import (
     UnsafeError,
 )
 from chrootsync.root import contents
-from chrootsync.root.walk import Directory, Place, Walker, anything, failure, inside, join, only_trusted, protected
+from chrootsync.root.dress import access_acl
+from chrootsync.root.walk import (
+    NO_NAMES,
+    Directory,
+    Place,
+    Walker,
+    anything,
+    failure,
+    inside,
+    join,
+    only_trusted,
+    protected,
+)
 
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
-ACCESS_ACL = "system.posix_acl_access"
+ACL_USER, ACL_GROUP_OWNER, ACL_GROUP = 0x02, 0x04, 0x08  # tags of entries in an ACL, linux/posix_acl.h
 
 TYPES = {
     stat.S_IFREG: FileType.FILE,
@@ -55,6 +67,8 @@ def reopen(fd: int, path: str) -> int:
     """Open for reading what an O_PATH descriptor of a regular file stands for; a lease cannot make it block."""
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UnreadableError(path, "cannot be opened, because /proc is not mounted") from None
     except OSError as error:
         raise failure(path, error) from None
 
@@ -78,21 +92,25 @@ def list_directory(directory: Directory) -> list[tuple[str, FileType]]:
         raise failure(directory.path, error) from None
     try:
         with os.scandir(fd) as entries:
-            return sorted((entry.name, _type_of(entry)) for entry in entries)
+            return sorted((entry.name, kind) for entry in entries if (kind := _type_of(entry)) is not None)
     except OSError as error:
         raise failure(directory.path, error) from None
     finally:
         os.close(fd)
 
 
-def _type_of(entry: os.DirEntry[str]) -> FileType:
+def _type_of(entry: os.DirEntry[str]) -> FileType | None:
+    """The type of a directory entry; None where it is gone again."""
     if entry.is_symlink():
         return FileType.LINK
     if entry.is_file(follow_symlinks=False):
         return FileType.FILE
     if entry.is_dir(follow_symlinks=False):
         return FileType.DIRECTORY
-    return TYPES[stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)]
+    try:
+        return TYPES[stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)]
+    except FileNotFoundError:
+        return None
 
 
 class HostFile:
@@ -132,16 +150,14 @@ class HostFile:
         return os.dup(self.fileno())
 
     def readers(self) -> int:
-        """The permission bits that a copy may have at most, with what a POSIX ACL takes from the owning group.
+        """The permission bits that a copy, which has no ACL, may have at most.
 
-        Where there is an ACL, the group bits of the mode are its mask and may grant more than the group has (acl(5)).
+        Where the source has an ACL, the group bits of its mode are the mask and may grant more than the group has, and
+        users and groups that it names may have less than others (acl(5)).
         """
         mode = self.state.mode or 0
-        try:
-            acl = os.getxattr(self.fileno(), ACCESS_ACL)
-        except OSError:
-            return mode
-        return (mode & ~0o070) | (_group_of_acl(acl) << 3 & mode)
+        acl = access_acl(self.fileno())
+        return mode if acl is None else mode & _readers_by_acl(acl, mode >> 3 & 0o7)
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -150,12 +166,21 @@ class HostFile:
             os.close(self._opened)
 
 
-def _group_of_acl(acl: bytes) -> int:
-    """The permissions of the owning group in an access ACL: a version word, then (tag, permissions, id) of 2+2+4."""
+def _readers_by_acl(acl: bytes, mask: int) -> int:
+    """The bits that an access ACL leaves to the owning group and to others.
+
+    It is a version word, then (tag, permissions, id) of 2+2+4 bytes. Whoever is named in it and has less than the group
+    or others would gain by a copy, where nobody is named.
+    """
+    group = others = 0o7
     for offset in range(4, len(acl) - 7, 8):
-        if int.from_bytes(acl[offset : offset + 2], "little") == 0x04:
-            return int.from_bytes(acl[offset + 2 : offset + 4], "little") & 0o7
-    return 0o7
+        tag = int.from_bytes(acl[offset : offset + 2], "little")
+        permissions = int.from_bytes(acl[offset + 2 : offset + 4], "little") & mask
+        if tag in (ACL_USER, ACL_GROUP_OWNER):
+            group &= permissions
+        if tag in (ACL_USER, ACL_GROUP):
+            others &= permissions
+    return 0o7700 | group << 3 | others
 
 
 class ChrootCopy:
@@ -232,6 +257,9 @@ class WalkedChroot:
         """What is at a path inside the chroot."""
         head, name = os.path.split(path)
         try:
+            if name in NO_NAMES:
+                directory = self.walker.directory(path)
+                return ChrootCopy(path, directory, ".", state_of(os.fstat(directory.fd)))
             directory = self.walker.directory(head)
         except AbsentError:
             return ChrootCopy(path, None, name, None)
@@ -248,6 +276,8 @@ class WalkedChroot:
             if isinstance(problem, AbsentError):
                 return None
             raise problem from None
+        except ValueError:  # a NUL byte
+            return None
         if path in self._mounts:
             raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
@@ -314,11 +344,12 @@ class Root:
         """Walk to a chroot, through directories that root alone can change."""
         only_trusted(self.owners)("/", self._status)
         base = self._trusting.directory(path)
-        if os.path.samestat(os.fstat(base.fd), self._status):
+        status = os.fstat(base.fd)
+        if os.path.samestat(status, self._status) or os.path.samestat(status, os.stat("/")):
             raise UnsafeError(path, "is the root itself; a chroot must be a directory of its own")
         below = os.path.realpath(self.path).rstrip("/") + base.path.rstrip("/") + "/"
         mounts = frozenset("/" + mount.removeprefix(below) for mount in self._mounts if mount.startswith(below))
-        policy = inside(only_trusted(self.owners), os.fstat(base.fd).st_dev, mounts)
+        policy = inside(only_trusted(self.owners), status.st_dev, mounts)
         return WalkedChroot(base.path, Walker(os.dup(base.fd), policy), mounts)
 
     @cached_property
@@ -360,7 +391,7 @@ def mount_points() -> tuple[str, ...]:
     """Every mount point that this process sees, from proc_pid_mountinfo(5); empty where /proc is not mounted."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
-            lines = file.read().splitlines()
+            lines = file.read().rstrip(b"\n").split(b"\n")  # a mount point may hold every other line break
     except OSError:
         return ()
     return tuple(os.fsdecode(_unescape(line.split(b" ")[4])) for line in lines)

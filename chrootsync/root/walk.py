@@ -17,6 +17,7 @@ from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeErro
 
 MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+NO_NAMES = frozenset({"", ".", ".."})  # ends of paths that name a directory by the way there
 
 Policy = Callable[[str, os.stat_result], None]
 """Called with the walked path and its status for each directory and link that is passed; raises UnsafeError."""
@@ -76,7 +77,8 @@ def inside(trusted: Policy, device: int, mounts: frozenset[str]) -> Policy:
     """The policy inside a chroot: ``trusted``, and nothing mounted; ``mounts`` are paths from the chroot."""
 
     def check(path: str, status: os.stat_result) -> None:
-        if status.st_dev != device or path in mounts:
+        # Nothing can be mounted on a link; in an overlay its device is a lower layer's.
+        if not stat.S_ISLNK(status.st_mode) and (status.st_dev != device or path in mounts):
             raise UnsafeError(path, "something is mounted here; unmount it, or make it an instance of its own")
         trusted(path, status)
 
@@ -130,9 +132,9 @@ class Walker:
     def place(self, path: str) -> Place:
         """Walk to anything, following a link at the end too. Raises AbsentError, UnreadableError, UnsafeError."""
         pending = path
-        for _ in range(MAX_LINKS):
+        for _ in range(MAX_LINKS + 1):
             head, tail = os.path.split(pending)
-            if not tail or tail == "..":
+            if tail in NO_NAMES:
                 directory = self.directory(pending)
                 return Place(os.dup(directory.fd), os.fstat(directory.fd), directory.path)
             directory = self.directory(head)
@@ -202,7 +204,7 @@ class Walker:
         except OSError as error:
             raise failure(path, error) from None
         except ValueError:
-            raise AbsentError(path, "holds a NUL byte") from None
+            raise AbsentError(path, "cannot be the name of a file") from None
         return Place(fd, os.fstat(fd), path)
 
     def _read_link(self, place: Place) -> str:

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 
 from chrootsync.model import Copy, FileType, RepairError, Source, State
 from chrootsync.root import contents, kernel
-from chrootsync.root.read import ACCESS_ACL, Root, WalkedChroot, state_of
-from chrootsync.root.walk import Directory
+from chrootsync.root.dress import ACCESS_ACL, access_acl, copy_label, dress, number, strip
+from chrootsync.root.read import Root, WalkedChroot, state_of
+from chrootsync.root.swap import exchange, put_new
+from chrootsync.root.walk import NO_NAMES, Directory
 
-LABEL = "security.selinux"
+DRESSING = "setting the directory's mode and owner"
+CHANGED = "it was changed after it was compared; run check --fix once more"
 ATTEMPTS = 3  # readings of a source that changes while it is copied
 
 
@@ -43,12 +46,13 @@ class Staged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A directory that was made, or whose metadata was ``before``."""
+    """A directory that was made, or whose metadata was ``before`` and its access ACL ``acl``."""
 
     path: str
     parent: Directory
     name: str
     before: State | None
+    acl: bytes | None = None
 
 
 @contextmanager
@@ -84,11 +88,15 @@ class ChrootWriter:
         """Make a directory with the wanted metadata; its parent exists. Raises RepairError, PathError."""
         parent, name = self._parent(path)
         with _telling(path, "making the directory"):
+            _refuse_append_only(parent)
             os.mkdir(name, 0o700, dir_fd=parent.fd)
         made = Made(path=path, parent=parent, name=name, before=None)
         try:
-            self._dress_directory(path, want)
-        except RepairError:
+            with _telling(path, DRESSING), self._open_directory(path) as fd:
+                strip(fd)
+                dress(fd, want)
+                os.fsync(fd)
+        except BaseException:
             self.undo_directory(made)
             raise
         return made
@@ -99,28 +107,28 @@ class ChrootWriter:
         A directory has one name only, so that its inode can be changed where it is: there is no host file behind it.
         """
         parent, name = self._parent(path)
-        made = Made(path=path, parent=parent, name=name, before=before)
-        try:
-            self._dress_directory(path, want)
-        except RepairError:
-            self.undo_directory(made)
-            raise
+        with _telling(path, DRESSING), self._open_directory(path) as fd:
+            if not _is_directory_of(os.fstat(fd), before):
+                raise RepairError(path, CHANGED)
+            made = Made(path=path, parent=parent, name=name, before=before, acl=access_acl(fd))
+            try:
+                with suppress(OSError):
+                    os.removexattr(fd, ACCESS_ACL)
+                dress(fd, want)
+                os.fsync(fd)
+            except BaseException:
+                _undress(fd, made)
+                raise
         return made
 
     def undo_directory(self, made: Made) -> None:
         """Remove a directory that was made, or give it back its metadata. Raises RepairError."""
         if made.before is not None:
-            self._dress_directory(made.path, made.before)
+            with _telling(made.path, DRESSING), self._open_directory(made.path) as fd:
+                _undress(fd, made)
             return
         with _telling(made.path, "removing the directory again"):
             os.rmdir(made.name, dir_fd=made.parent.fd)
-
-    def _dress_directory(self, path: str, want: State) -> None:
-        with _telling(path, "setting the directory's mode and owner"), self._open_directory(path) as fd:
-            with suppress(OSError):
-                os.removexattr(fd, ACCESS_ACL)
-            _dress(fd, want)
-            os.fsync(fd)
 
     @contextmanager
     def _open_directory(self, path: str) -> Iterator[int]:
@@ -165,7 +173,9 @@ class ChrootWriter:
             os.mkdir(name, 0o700, dir_fd=fd)
             made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             try:
-                _dress(made, want)
+                strip(made)
+                dress(made, want)
+                os.fsync(made)
             finally:
                 os.close(made)
 
@@ -178,7 +188,9 @@ class ChrootWriter:
 
         def make(name: str, fd: int) -> None:
             os.mknod(name, kind | 0o600, os.makedev(major, minor), dir_fd=fd)
-            os.chown(name, _number(want.uid), _number(want.gid), dir_fd=fd, follow_symlinks=False)
+            os.chown(name, number(want.uid), number(want.gid), dir_fd=fd, follow_symlinks=False)
+            with suppress(OSError):
+                os.removexattr(f"/proc/self/fd/{fd}/{name}", ACCESS_ACL, follow_symlinks=False)
             # fchmodat(2) follows links, but this name was made exclusively in a directory that only root can change.
             os.chmod(name, want.mode or 0o600, dir_fd=fd)
 
@@ -188,6 +200,7 @@ class ChrootWriter:
         directory, name = self._parent(path)
         temporary = f".chrootsync-{secrets.token_hex(6)}"
         with _telling(path, "staging the new copy"):
+            _refuse_append_only(directory)
             try:
                 make(temporary, directory.fd)
                 status = os.stat(temporary, dir_fd=directory.fd, follow_symlinks=False)
@@ -207,10 +220,9 @@ class ChrootWriter:
         fd = os.open(staged.temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.directory.fd)
         try:
             status, digest = _copy(source, fd, staged.path)
-            with suppress(OSError):
-                os.removexattr(fd, ACCESS_ACL)
-            _dress(fd, want)
-            _copy_label(staged, fd)
+            strip(fd)
+            dress(fd, want)
+            copy_label(staged.directory.fd, staged.name, fd)
             os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
             if contents.sha256(fd) != digest:
                 raise RepairError(staged.path, "what was written does not read back the same; the disk may be failing")
@@ -229,22 +241,36 @@ class ChrootWriter:
         """
         with _telling(staged.path, "putting the new copy into place"):
             if staged.before is None:
-                return _put_new(staged)
-            atomic = _exchange(staged)
-        came_out = self._status(staged, staged.temporary)
-        if came_out is None or not _is(came_out, staged.before):
+                return put_new(staged.directory.fd, staged.temporary, staged.name)
+            # The ctime tells even of a change whose traces were covered; once it was renamed, it tells no more.
+            there = self._status(staged, staged.name)
+            if there is None or contents.identity(there) != staged.before.identity:
+                raise RepairError(staged.path, CHANGED)
+            atomic = exchange(staged.directory.fd, staged.temporary, staged.name)
+        try:
+            self._check_out(staged, staged.before)
+        except BaseException:
             with _telling(staged.path, "putting the old copy back"):
-                _exchange(staged)
-            raise RepairError(staged.path, "it was changed after it was compared; run check --fix once more")
+                exchange(staged.directory.fd, staged.temporary, staged.name)
+            raise
         return atomic
 
+    def _check_out(self, staged: Staged, before: State) -> None:
+        came_out = self._status(staged, staged.temporary)
+        if came_out is None or not _is(came_out, before):
+            raise RepairError(staged.path, CHANGED)
+
     def take_back(self, staged: Staged) -> None:
-        """Undo ``put``: the target is what it was. Raises RepairError."""
+        """Undo ``put``: the target is what it was. Raises RepairError, also where it is not what was put any more."""
         with _telling(staged.path, "putting the old copy back"):
+            there = self._status(staged, staged.name)
+            if there is None or (there.st_dev, there.st_ino) != staged.inode:
+                kept = "" if staged.before is None else f"; what stood here before is kept as {staged.temporary}"
+                raise RepairError(staged.path, f"it was changed after it was repaired, and is left alone{kept}")
             if staged.before is None:
                 os.rename(staged.name, staged.temporary, src_dir_fd=staged.directory.fd, dst_dir_fd=staged.directory.fd)
             else:
-                _exchange(staged)
+                exchange(staged.directory.fd, staged.temporary, staged.name)
 
     def discard(self, staged: Staged) -> None:
         """Remove a staged inode that was not put, and nothing else. Raises RepairError."""
@@ -278,13 +304,16 @@ class ChrootWriter:
                 os.unlink(staged.temporary, dir_fd=staged.directory.fd)
 
     def _status(self, staged: Staged, name: str) -> os.stat_result | None:
-        try:
-            return os.stat(name, dir_fd=staged.directory.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
+        with _telling(staged.path, f"looking at {name}"):
+            try:
+                return os.stat(name, dir_fd=staged.directory.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
 
     def _parent(self, path: str) -> tuple[Directory, str]:
         head, name = os.path.split(path)
+        if name in NO_NAMES:
+            raise RepairError(path, "does not end in a name that could be replaced")
         return self._chroot.walker.directory(head), name
 
 
@@ -305,6 +334,16 @@ def _remove_if_made(name: str, directory: int) -> None:
     for remove in (os.unlink, os.rmdir):
         with suppress(OSError):
             remove(name, dir_fd=directory)
+
+
+def _refuse_append_only(directory: Directory) -> None:
+    """What is staged in an append-only directory could be neither put nor removed again."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd)
+    try:
+        if kernel.append_only(fd):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    finally:
+        os.close(fd)
 
 
 def _new_file(name: str, directory: int) -> None:
@@ -336,25 +375,13 @@ def _write(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _dress(fd: int, want: State) -> None:
-    """Give an open inode its owner and mode, in this order: chown(2) may clear mode bits."""
-    os.fchown(fd, _number(want.uid), _number(want.gid))
-    if want.mode is not None:
-        os.fchmod(fd, want.mode)
-
-
-def _number(number: int | None) -> int:
-    return -1 if number is None else number
-
-
-def _copy_label(staged: Staged, fd: int) -> None:
-    """Carry over the SELinux label of what is replaced; where there is no SELinux there is none."""
-    with suppress(OSError):
-        old = os.open(staged.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.directory.fd)
-        try:
-            os.setxattr(fd, LABEL, os.getxattr(f"/proc/self/fd/{old}", LABEL))
-        finally:
-            os.close(old)
+def _undress(fd: int, made: Made) -> None:
+    """Give a directory back its owner, its mode and its ACL."""
+    if made.before is not None:
+        dress(fd, made.before)
+    if made.acl is not None:
+        os.setxattr(fd, ACCESS_ACL, made.acl)
+    os.fsync(fd)
 
 
 def _is(status: os.stat_result, state: State) -> bool:
@@ -366,39 +393,11 @@ def _is(status: os.stat_result, state: State) -> bool:
     )
 
 
+def _is_directory_of(status: os.stat_result, state: State) -> bool:
+    """Whether a status is of the directory that was seen; what is in it may have changed."""
+    same = state.identity is not None and (status.st_dev, status.st_ino) == state.identity[:2]
+    return same and _same_metadata(state_of(status), state)
+
+
 def _same_metadata(one: State, other: State) -> bool:
     return (one.type, one.mode, one.uid, one.gid) == (other.type, other.mode, other.uid, other.gid)
-
-
-def _put_new(staged: Staged) -> bool:
-    """Give a staged inode its name, which must be free; false where the file system knows no NOREPLACE."""
-    fd = staged.directory.fd
-    try:
-        kernel.rename(fd, staged.temporary, staged.name, kernel.NOREPLACE)
-    except OSError as error:
-        if error.errno not in kernel.UNSUPPORTED:
-            raise
-        os.link(staged.temporary, staged.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-        os.unlink(staged.temporary, dir_fd=fd)
-        return False
-    return True
-
-
-def _exchange(staged: Staged) -> bool:
-    """Swap the two names; false where the file system knows no EXCHANGE.
-
-    Without it the old inode keeps a second name while the new one is renamed over it, so that the target is whole at
-    every moment.
-    """
-    fd = staged.directory.fd
-    try:
-        kernel.rename(fd, staged.temporary, staged.name, kernel.EXCHANGE)
-    except OSError as error:
-        if error.errno not in kernel.UNSUPPORTED:
-            raise
-        old = f"{staged.temporary}-old"
-        os.link(staged.name, old, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-        os.rename(staged.temporary, staged.name, src_dir_fd=fd, dst_dir_fd=fd)
-        os.rename(old, staged.temporary, src_dir_fd=fd, dst_dir_fd=fd)
-        return False
-    return True

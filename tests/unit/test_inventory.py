@@ -145,6 +145,23 @@ def test_what_stands_where_a_file_should_has_its_kind(tree: Path) -> None:
     }
 
 
+def test_a_link_to_a_good_copy_beside_it_is_in_sync(tree: Path) -> None:
+    grow(tree, {"/etc/certs/0a775a30.0": b"ca", "/jail/one/etc/certs/root.pem": b"ca"})
+    grow(tree, {"/jail/one/etc/certs/0a775a30.0": "root.pem"})
+    certificates = [rule(directories=("/etc/certs",))]
+    assert kinds(checked(tree, certificates)) == {}
+    (tree / "etc/certs/0a775a30.0").write_bytes(b"newer")
+    (drift,) = drifts(checked(tree, certificates))
+    assert (drift.kind, drift.reason) == (Kind.TYPE, "a link stands where a file should")
+
+
+@pytest.mark.parametrize("target", ["../certs/root.pem", "/etc/certs/root.pem", ".", "gone.pem", "pipe"])
+def test_any_other_link_is_not(tree: Path, target: str) -> None:
+    grow(tree, {"/etc/certs/0a775a30.0": b"ca", "/jail/one/etc/certs/root.pem": b"ca"})
+    grow(tree, {"/jail/one/etc/certs/pipe": 0o644, "/jail/one/etc/certs/0a775a30.0": target})
+    assert kinds(checked(tree, [rule(directories=("/etc/certs",))])) == {"/etc/certs/0a775a30.0": "type"}
+
+
 def test_two_spellings_of_one_place_are_one_entry(tree: Path) -> None:
     grow(tree, {"/usr/lib/x.so": b"x", "/lib": "usr/lib", "/jail/one/usr/lib": None, "/jail/one/lib": "usr/lib"})
     found = entries(tree, rule(files=("/lib/x.so", "/usr/lib/x.so")))

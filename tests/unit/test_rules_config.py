@@ -64,7 +64,7 @@ def test_the_example_is_valid_as_it_is_and_with_every_line_taken_in() -> None:
     assert parse_config("example", text) == Config()
     whole = re.sub(r"(?m)^#(?=\S)", "", text)
     config = parse_config("example", whole, rule_sets=RULE_SETS)
-    assert [instance.name for instance in config.instances] == ["bind"]
+    assert [instance.name for instance in config.instances] == ["named"]
     for name in (*INSTANCE_KEYS, *POSTFIX_KEYS, *RELOAD_KEYS):
         assert re.search(rf"(?m)^{name} = ", whole), name
 

@@ -1,0 +1,1 @@
+"""The path walker, and what reads and writes through it."""
