@@ -1,0 +1,85 @@
+# Each target does all its own set-up; a fresh Debian needs python3-venv, make and git.
+
+PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LIBRARY := $(PREFIX)/lib/chrootsync
+UNITS := $(PREFIX)/lib/systemd/system
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chrootsync-tests
+
+.PHONY: help demo test test-long lint bench install uninstall clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo       see it work: three instances in a throw-away root (no root rights needed)'
+	@echo 'make test       lint, types, import contracts and all tests; as root on Debian the system tests too'
+	@echo 'make test-long  the same with many more generated cases'
+	@echo 'make lint       formatting, lint, types and import contracts alone'
+	@echo 'make bench      compare with the peers'
+	@echo 'make install    install to PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make uninstall  remove what make install installed'
+	@echo 'make clean      remove what make has made here, and the cache of the system tests'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chrootsync needs Python 3.11 or later: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/chrootsync demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Tests of one module share a container, so they stay together.
+test: lint
+	scripts/setup-system-tests
+	$(BIN)/pytest -n $(JOBS) --dist loadscope
+
+test-long: lint
+	scripts/setup-system-tests
+	$(BIN)/pytest -n $(JOBS) --dist loadscope --hypothesis-profile=long
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# The tree is put together where it will be used from: a virtual environment knows its own path. With DESTDIR, the paths
+# in it are mended to what they are once DESTDIR is gone.
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chrootsync needs Python 3.11 or later: make PYTHON=...")'
+	rm -rf '$(DESTDIR)$(LIBRARY)'
+	$(PYTHON) -m venv '$(DESTDIR)$(LIBRARY)'
+	'$(DESTDIR)$(LIBRARY)/bin/python' -m pip install --quiet --disable-pip-version-check .
+	if [ -n '$(DESTDIR)' ]; then \
+	    grep -rlIF '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(LIBRARY)/bin' '$(DESTDIR)$(LIBRARY)/pyvenv.cfg' \
+	        | xargs sed -i 's|$(DESTDIR)$(LIBRARY)|$(LIBRARY)|g'; \
+	    $(PYTHON) -m compileall -q -f -s '$(DESTDIR)' '$(DESTDIR)$(LIBRARY)'; \
+	fi
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(UNITS)'
+	ln -sfn '$(LIBRARY)/bin/chrootsync' '$(DESTDIR)$(PREFIX)/bin/chrootsync'
+	for unit in $(wildcard systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket); do \
+	    sed -E 's|^(Exec[A-Za-z]*=[-+@:!]*)[^ ]*/chrootsync( .*)?$$|\1$(LIBRARY)/bin/chrootsync\2|' "$$unit" \
+	        > '$(DESTDIR)$(UNITS)/'"$${unit##*/}"; \
+	    chmod 644 '$(DESTDIR)$(UNITS)/'"$${unit##*/}"; \
+	done
+
+uninstall:
+	rm -rf '$(DESTDIR)$(LIBRARY)'
+	rm -f '$(DESTDIR)$(PREFIX)/bin/chrootsync'
+	for unit in $(notdir $(wildcard systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket)); do \
+	    rm -f '$(DESTDIR)$(UNITS)/'"$$unit"; \
+	done
+
+clean:
+	rm -rf --one-file-system $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
+	    .hypothesis .coverage '$(CACHE)'
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,10 @@
+"""Settings that all tests share."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# A deadline for a single case fails for no reason where cores are shared.
+settings.register_profile("default", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=3000)
+settings.load_profile("default")
