@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from chrootsync import libraries
 from chrootsync.model import Daemon, Host, Instance, Libc, ParameterCondition, PathError, Rule, When
@@ -29,12 +30,31 @@ class Holding:
         return "/" + "/".join(part for part in parts if part not in ("", "."))
 
 
+class Settings(NamedTuple):
+    """All parameters that a daemon sees, and their values as one text of lines, to tell at once what matches none."""
+
+    parameters: Mapping[str, str]
+    values: Mapping[str, str]
+    text: str
+
+
 class Facts:
-    """What conditions ask of the host, each looked up at most once and only when asked."""
+    """What conditions ask of the host and of daemons, each looked up at most once and only when asked."""
 
     def __init__(self, host: Host) -> None:
         """Look things up on ``host``."""
         self.host = host
+        self._settings: dict[int, Settings] = {}
+
+    def settings(self, parameters: Mapping[str, str]) -> Settings:
+        """A daemon's parameters, expanded once; most daemons of an instance share theirs."""
+        known = self._settings.get(id(parameters))
+        if known is None:
+            values = dict(parameters.items())
+            # The parameters are kept along, so that their id cannot become another's.
+            known = Settings(parameters, values, "\n".join(values.values()))
+            self._settings[id(parameters)] = known
+        return known
 
     @cached_property
     def distributions(self) -> frozenset[str]:
@@ -78,7 +98,7 @@ def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator
             names = ", ".join(sorted({daemon.program for daemon in daemons}))
             yield Holding(rule=rule, because=f"{names} run chrooted" if when.chrooted else "always")
         else:
-            yield from _catches(rule, when.parameter, daemons)
+            yield from _catches(rule, when.parameter, daemons, facts)
 
 
 def _chrooted(instance: Instance, when: When) -> list[Daemon]:
@@ -114,27 +134,33 @@ def fits(version: str, specifier: str) -> bool:
         return False
 
 
-def _catches(rule: Rule, condition: ParameterCondition, daemons: Sequence[Daemon]) -> Iterator[Holding]:
+def _catches(rule: Rule, condition: ParameterCondition, daemons: Sequence[Daemon], facts: Facts) -> Iterator[Holding]:
     pattern = re.compile(condition.matches)
     seen: set[str | None] = set()
     # Most daemons have no settings of their own and share the instance's.
     distinct = {id(daemon.parameters): daemon for daemon in reversed(daemons)}
     for daemon in reversed(distinct.values()):
-        for name in _parameter_names(condition.names, daemon):
-            text = daemon.parameters.get(name)
-            for match in () if text is None else pattern.finditer(text):
+        for name, text in _values(condition, daemon.parameters, facts):
+            for match in pattern.finditer(text):
                 value = match[1] if pattern.groups else None
                 if value not in seen:
                     seen.add(value)
-                    yield Holding(rule=rule, because=f"{name} = {_short(text or '')} ({daemon.name})", value=value)
+                    yield Holding(rule=rule, because=f"{name} = {_short(text)} ({daemon.name})", value=value)
 
 
-def _parameter_names(patterns: Sequence[str], daemon: Daemon) -> Iterator[str]:
-    for pattern in patterns:
-        if any(character in pattern for character in "*?["):
-            yield from fnmatch.filter(daemon.parameters, pattern)
-        else:
-            yield pattern
+def _values(condition: ParameterCondition, parameters: Mapping[str, str], facts: Facts) -> Iterator[tuple[str, str]]:
+    """The parameters that a condition names, with their values; without those that cannot match."""
+    for name in condition.names:
+        if not any(character in name for character in "*?["):
+            value = parameters.get(name)
+            if value is not None:
+                yield name, value
+            continue
+        settings = facts.settings(parameters)
+        # Among the lines of one text ^ and $ match in more places than in the values themselves, never in fewer.
+        if re.search(condition.matches, settings.text, re.MULTILINE):
+            for found in fnmatch.filter(settings.values, name):
+                yield found, settings.values[found]
 
 
 def _short(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import Final
 
 from chrootsync.model import ChrootsyncError
@@ -25,6 +26,9 @@ _RAW: Final = frozenset(
         "smtpd_reject_footer",
     )
 )
+
+_REFERENCE: Final = re.compile(r"\$([A-Za-z0-9_]+)")
+_USED: Final = re.compile(r"\$[{(]?[ \t\n\v\f\r]*([A-Za-z0-9_]+)")
 
 
 class FileError(ChrootsyncError):
@@ -91,16 +95,19 @@ class Parameters(Mapping[str, str]):
     a parameter that nothing uses disturbs nobody; :meth:`expanded` tells.
     """
 
-    __slots__ = ("_expanded", "_layers", "_names")
+    __slots__ = ("_all", "_below", "_expanded", "_layers", "_referrers")
 
-    def __init__(self, *layers: Mapping[str, str]) -> None:
+    def __init__(self, *layers: Mapping[str, str], below: Parameters | None = None) -> None:
+        """``below`` are the parameters that the last of the layers come from."""
         self._layers = layers
+        self._below = below
         self._expanded: dict[str, str] = {}
-        self._names: dict[str, None] | None = None
+        self._all: dict[str, str] | None = None
+        self._referrers: dict[str, list[str]] | None = None
 
     def overlaid(self, *layers: Mapping[str, str]) -> Parameters:
         """These parameters below other layers."""
-        return Parameters(*layers, *self._layers)
+        return Parameters(*layers, *self._layers, below=self)
 
     def raw(self, name: str) -> str | None:
         """The value as it is written; None where nothing sets the parameter and it has no default."""
@@ -121,28 +128,67 @@ class Parameters(Mapping[str, str]):
             if value is None:
                 return default
             if "$" in value and name not in _RAW:
-                try:
-                    value = expand(value, self.raw, name)
-                except ExpansionError as error:
-                    raise ExpansionError(f"the value of {name} cannot be expanded: {error}") from None
+                value = self._expand(name, value)
             self._expanded[name] = value
         return value
 
+    def _expand(self, name: str, value: str) -> str:
+        # Many defaults are another parameter's value and nothing else, which need not be parsed.
+        reference = _REFERENCE.fullmatch(value)
+        if reference is not None and reference[1] not in _RAW:
+            known = self._expanded.get(reference[1], self.raw(reference[1]))
+            if known is None or "$" not in known:
+                return known or ""
+        try:
+            return expand(value, self.raw, name)
+        except ExpansionError as error:
+            raise ExpansionError(f"the value of {name} cannot be expanded: {error}") from None
+
     def __getitem__(self, name: str) -> str:
-        if name not in self:
+        raw = self.raw(name)
+        if raw is None:
             raise KeyError(name)
         try:
             return self.expanded(name)
         except ExpansionError:
-            return self.raw(name) or ""
+            return raw
 
     def __contains__(self, name: object) -> bool:
         return any(name in layer for layer in self._layers)
 
     def __iter__(self) -> Iterator[str]:
-        if self._names is None:
-            self._names = {name: None for layer in self._layers for name in layer}
-        return iter(self._names)
+        return iter({name: None for layer in self._layers for name in layer})
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def items(self) -> ItemsView[str, str]:
+        """All names with their values, expanded once; a daemon's own are few, the others are those of its instance."""
+        if self._all is None:
+            if self._below is None:
+                self._all = {name: self[name] for name in self}
+            else:
+                self._all = dict(self._below.items())
+                self._all.update((name, self[name]) for name in self._changed(self._below))
+        return self._all.items()
+
+    def _changed(self, below: Parameters) -> set[str]:
+        """The names whose values are, or hang on, what lies above the parameters below."""
+        changed: set[str] = set()
+        pending = [name for layer in self._layers[: -len(below._layers)] for name in layer]
+        referrers = below._find_referrers()
+        while pending:
+            name = pending.pop()
+            if name not in changed:
+                changed.add(name)
+                pending += referrers.get(name, ())
+        return {name for name in changed if name in self}
+
+    def _find_referrers(self) -> dict[str, list[str]]:
+        """The parameters in whose values a name occurs."""
+        if self._referrers is None:
+            self._referrers = {}
+            for name in self:
+                for used in _USED.findall(self.raw(name) or ""):
+                    self._referrers.setdefault(used, []).append(name)
+        return self._referrers

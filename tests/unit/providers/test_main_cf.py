@@ -223,3 +223,16 @@ def test_any_value_is_expanded_or_refused(text: str, values: dict[str, str]) -> 
 def test_settings_survive_any_layout(settings: dict[str, str]) -> None:
     text = "".join(f"{name} =\n\n  # comment\n\t{value}\r\n" for name, value in settings.items() if value[0] != "#")
     assert parse(text) == {name: value for name, value in settings.items() if value[0] != "#"}
+
+
+LAYER = st.dictionaries(
+    st.sampled_from("abcdef"), st.sampled_from(["x", "$a", "${b}-$c", "${d?{$e}:{$f}}", "$(f)", ""])
+)
+
+
+@given(below=LAYER, above=LAYER)
+def test_all_items_are_what_one_gets_one_by_one(below: dict[str, str], above: dict[str, str]) -> None:
+    parameters = Parameters(below)
+    daemons = parameters.overlaid(above)
+    assert dict(parameters.items()) == {name: parameters[name] for name in parameters}
+    assert dict(daemons.items()) == {name: daemons[name] for name in daemons}
