@@ -6,7 +6,7 @@ stages are imported where they begin, since most checks never come to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from chrootsync.model import (
     Reader,
     Record,
     Reload,
+    Remedy,
     RuleSet,
     Source,
     Status,
@@ -122,18 +123,52 @@ def reload(
     return tuple(done), remembered
 
 
+def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float) -> dict[str, Record]:
+    """What is to be remembered before a repair begins: whatever cuts it short, the next run reloads."""
+    from chrootsync import reload as reloading
+
+    remembered = dict(records)
+    for report in reports:
+        wanted = _strongest(
+            finding.drift.entry.rule.on_change for finding in report.findings if finding.drift.remedy is not Remedy.NONE
+        )
+        if wanted is not OnChange.NOTHING:
+            record = records.get(report.instance.name, Record())
+            remembered[report.instance.name] = reloading.pending(record, wanted, now)
+    return remembered
+
+
+def tell_pending(
+    host: Host, reports: Sequence[InstanceReport], records: Mapping[str, Record]
+) -> tuple[InstanceReport, ...]:
+    """The reports of a check, with the reloads that are still due from an earlier repair."""
+    from chrootsync import reload as reloading
+
+    told = []
+    for report in reports:
+        record = records.get(report.instance.name, Record())
+        if report.instance.problem is None and reloading.still_due(host, report.instance, record):
+            reason = "still due after an earlier repair; check --fix does it"
+            command = report.instance.control.reload
+            told.append(replace(report, reload=Reload(needed=True, pending=True, command=command, error=reason)))
+        else:
+            told.append(report)
+    return tuple(told)
+
+
 def postpone(
-    reports: Sequence[InstanceReport], records: Mapping[str, Record]
+    reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """The reports with every reload that is needed left to whoever asked for that; what is to be remembered."""
+    from chrootsync import reload as reloading
+
     remembered = dict(records)
     done: list[InstanceReport] = []
     for report in reports:
         wanted = wanted_reload(report)
         if wanted is not OnChange.NOTHING:
             record = remembered.get(report.instance.name, Record())
-            restart = record.restart or wanted is OnChange.RESTART
-            remembered[report.instance.name] = replace(record, pending=True, restart=restart)
+            remembered[report.instance.name] = reloading.pending(record, wanted, now)
             done.append(replace(report, reload=Reload(needed=True, command=report.instance.control.reload)))
         else:
             done.append(report)
@@ -192,12 +227,16 @@ def _text(thing: Source | Copy) -> list[str] | None:
 def wanted_reload(report: InstanceReport) -> OnChange:
     """What an instance needs after its repair: the strongest of what the rules of the repaired entries ask for."""
     done = (Status.REPAIRED, Status.UNKNOWN)
-    wanted = {
+    return _strongest(
         finding.drift.entry.rule.on_change
         for finding in report.findings
         if finding.outcome is not None and finding.outcome.status in done
-    }
-    return next((one for one in (OnChange.RESTART, OnChange.RELOAD) if one in wanted), OnChange.NOTHING)
+    )
+
+
+def _strongest(wanted: Iterable[OnChange]) -> OnChange:
+    found = set(wanted)
+    return next((one for one in (OnChange.RESTART, OnChange.RELOAD) if one in found), OnChange.NOTHING)
 
 
 def names(root: Reader, path: str) -> dict[int, str]:

@@ -30,12 +30,14 @@ def reload(
     instance's configuration is newer than its last start or reload, because an administrator is at work there. In an
     image nothing runs.
     """
-    due = replace(record, pending=True, restart=record.restart or wanted is OnChange.RESTART)
+    if wanted is OnChange.NOTHING and not still_due(host, instance, record):
+        return Reload(needed=False), Record(last=record.last)
+    due = pending(record, wanted, occasion.now)
     command = _command(instance, restart=due.restart)
     if host.run is None:
         return Reload(needed=False), record
     if command is None:
-        return _left_to_people(instance, due), replace(record, pending=False, restart=False)
+        return _left_to_people(instance, due), Record(last=record.last)
     try:
         if not _runs(host.run, instance, occasion):
             return Reload(needed=False, command=command), Record(last=record.last)
@@ -46,6 +48,20 @@ def reload(
     except PathError as error:
         failed = replace(due, failures=due.failures + 1, last=occasion.now)
         return Reload(needed=True, pending=True, command=command, error=str(error)), failed
+
+
+def pending(record: Record, wanted: OnChange, now: float) -> Record:
+    """The record with a reload (or restart) that is due from now on."""
+    since = now if wanted is not OnChange.NOTHING or not record.pending else record.since
+    return replace(record, pending=True, since=since, restart=record.restart or wanted is OnChange.RESTART)
+
+
+def still_due(host: Host, instance: Instance, record: Record) -> bool:
+    """Whether a pending reload has not been done by somebody else meanwhile, or by a restart."""
+    if not record.pending:
+        return False
+    started = None if host.run is None else _started(host, host.run, instance)
+    return started is None or started <= record.since + CLOCK_SLACK
 
 
 def _command(instance: Instance, *, restart: bool) -> tuple[str, ...] | None:

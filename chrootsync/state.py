@@ -51,6 +51,7 @@ class Store:
                 found[name] = Record(
                     last=float(record.last),
                     pending=bool(record.pending),
+                    since=float(record.since),
                     restart=bool(record.restart),
                     failures=max(0, min(int(record.failures), 20)),
                 )
@@ -105,38 +106,55 @@ def lock(directory: str, name: str, wait: float) -> Iterator[None]:
     The directory is private, because whoever can open a file can take its lock (flock(2)). Raises LockedError, and
     ChrootsyncError where there can be no lock.
     """
+    path = os.path.join(directory, name)
+    deadline = time.monotonic() + wait
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if not _is_private(directory):
             raise PermissionError(None, "others can write there")
-        fd = os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = _acquire(path, deadline)
+    except BlockingIOError:
+        reason = f"another repair of this root is under way and did not end within {wait:g} seconds"
+        raise LockedError(f"{reason}; try again, or wait longer with --wait") from None
     except OSError as error:
-        raise ChrootsyncError(f"{directory}: cannot hold a lock there: {error.strerror}; repair as root") from None
+        advice = "; repair as root" if isinstance(error, PermissionError) else ""
+        raise ChrootsyncError(f"{directory}: cannot hold a lock there: {error.strerror}{advice}") from None
     try:
-        try:
-            _acquire(fd, wait)
-        except OSError as error:  # a file system that knows no locks
-            raise ChrootsyncError(f"{directory}: cannot hold a lock there: {error.strerror}") from None
-        try:
-            yield
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that is just being started may still have the descriptor
+        yield
     finally:
+        with suppress(OSError):
+            os.unlink(path)
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a child that is just being started may still have the descriptor
         os.close(fd)
 
 
-def _acquire(fd: int, wait: float) -> None:
-    deadline = time.monotonic() + wait
+def _acquire(path: str, deadline: float) -> int:
+    """The descriptor of the locked file that has the name now. Raises BlockingIOError past the deadline.
+
+    Who held the lock before has removed its file: a lock on what has no name any more keeps nobody out.
+    """
     while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _has_name(fd, path):
+                return fd
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                reason = f"another repair of this root is under way and did not end within {wait:g} seconds"
-                raise LockedError(f"{reason}; try again, or wait longer with --wait") from None
+                os.close(fd)
+                raise
             time.sleep(POLL)
-        else:
-            return
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _has_name(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _is_private(directory: str) -> bool:

@@ -62,7 +62,7 @@ UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 def main() -> None:
     """Run the command line; what is wrong with it is one sentence, as every other error."""
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False, prog_name="chrootsync")
     except UsageError as error:
         tell_usage(error, sys.argv[1:])
         status = Code.USAGE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Annotated
@@ -25,7 +26,7 @@ from chrootsync.cli.setup import (
     StateOption,
     scene,
 )
-from chrootsync.model import InstanceReport, Report
+from chrootsync.model import ChrootsyncError, InstanceReport, Record, Report
 from chrootsync.pipeline import Task
 from chrootsync.report import Options
 from chrootsync.report.verdict import exit_code
@@ -94,8 +95,11 @@ def check(
         with stoppable(), _lock(stage, wait) if fix else nullcontext():
             found = pipeline.check(task)
             diffs = pipeline.differences(task.host, found) if diff else {}
+            notes: list[str] = []
             if fix:
-                found = _fix(stage, task, found, began, trigger, no_reload=no_reload)
+                found, notes = _fix(stage, task, found, began, trigger, no_reload=no_reload)
+            elif records := stage.store.reloads():
+                found = pipeline.tell_pending(stage.host, found, records)
         whole = Report(
             generated=began,
             duration=time.monotonic() - clock,
@@ -105,7 +109,7 @@ def check(
             fixed=fix,
             owners=pipeline.names(stage.root, "/etc/passwd"),
             groups=pipeline.names(stage.root, "/etc/group"),
-            notes=_notes(stage, fix=fix),
+            notes=tuple(notes),
         )
     options = Options(verbose=verbose, strict=strict, diffs=diffs)
     if not quiet:
@@ -117,21 +121,33 @@ def check(
 
 def _fix(
     stage: Scene, task: Task, found: tuple[InstanceReport, ...], now: float, trigger: str, *, no_reload: bool
-) -> tuple[InstanceReport, ...]:
+) -> tuple[tuple[InstanceReport, ...], list[str]]:
+    """Repair and reload what was found; what came of it, and sentences on the run as a whole."""
     from chrootsync.reload import Occasion
     from chrootsync.root.write import Writer
 
-    records = stage.store.reloads()
-    found = pipeline.repair(task, Writer(stage.root), found)
+    writer = Writer(stage.root)
     if stage.host.run is None:
-        return found
+        image = "this is an image: nothing runs in it, so nothing was reloaded"
+        return pipeline.repair(task, writer, found), [image] if stage.instances else []
+    records = stage.store.reloads()
+    _remember(stage, pipeline.foresee(found, records, now))
+    found = pipeline.repair(task, writer, found)
     if no_reload:
-        found, records = pipeline.postpone(found, records)
+        found, records = pipeline.postpone(found, records, now)
     else:
         occasion = Occasion(now=now, automatic=trigger != MANUAL, config=stage.config)
         found, records = pipeline.reload(stage.host, found, records, occasion)
-    stage.store.remember(records)
-    return found
+    return found, _remember(stage, records)
+
+
+def _remember(stage: Scene, records: Mapping[str, Record]) -> list[str]:
+    """Keep in mind which reloads are due; where that fails, a sentence says so: it must not keep a repair back."""
+    try:
+        stage.store.remember(records)
+    except ChrootsyncError as error:
+        return [str(error)]
+    return []
 
 
 def _lock(stage: Scene, wait: float) -> AbstractContextManager[None]:
@@ -150,9 +166,3 @@ def _lock_directory() -> str:
     return (
         os.path.join(base, "chrootsync") if base else os.path.join(tempfile.gettempdir(), f"chrootsync-{os.geteuid()}")
     )
-
-
-def _notes(stage: Scene, *, fix: bool) -> tuple[str, ...]:
-    if fix and stage.host.run is None and stage.instances:
-        return ("this is an image: nothing runs in it, so nothing was reloaded",)
-    return ()

@@ -214,7 +214,7 @@ def _claim(jail: Jail, held: Holding, path: str, because: str, gathered: _Gather
     except PathError as error:
         if jail.claim(error.path):
             place = Place(jail=jail, rule=held.rule, path=error.path, because=f"leads to {path}")
-            gathered.others.append(ProblemNeed(place=place, problem=problem_of(error, jail)))
+            gathered.others.append(ProblemNeed(place=place, problem=problem_of(error, place)))
         return None
     if not jail.claim(canonical):
         return None
@@ -307,7 +307,7 @@ def _present_below(
     except PathError as error:
         if jail.claim(error.path):
             place = Place(jail=jail, rule=held.rule, path=error.path, because=held.because, severity=severity)
-            yield ProblemNeed(place=place, problem=problem_of(error, jail))
+            yield ProblemNeed(place=place, problem=problem_of(error, place))
         return
     pattern = re.compile(held.rule.match) if held.rule.match is not None else None
     for name, kind in names:
@@ -333,7 +333,9 @@ def _present_place(jail: Jail, held: Holding, path: str, severity: Severity | No
     return Place(jail=jail, rule=held.rule, path=canonical, because=held.because, severity=severity)
 
 
-def problem_of(error: PathError, jail: Jail) -> Problem:
-    """What a path of a chroot that cannot be walked means for an entry; the reason names it as from the root."""
+def problem_of(error: PathError, place: Place) -> Problem:
+    """What a path of a chroot that cannot be walked means for an entry; another path is named as from the root."""
     kind = Kind.UNSAFE if isinstance(error, UnsafeError) else Kind.UNREADABLE
-    return Problem(kind=kind, reason=f"{jail.chroot.path.rstrip('/')}{error.path}: {error.reason}")
+    own = error.path == place.path
+    whole = f"{place.jail.chroot.path.rstrip('/')}{error.path}"
+    return Problem(kind=kind, reason=error.reason if own else f"{whole}: {error.reason}")

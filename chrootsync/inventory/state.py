@@ -78,27 +78,36 @@ class Looker:
             if occupied and place.jail.chroot.names(place.path):
                 return replace(entry, problem=_occupied(want.type))
         except PathError as error:
-            return replace(entry, problem=problem_of(error, place.jail))
-        if want.type is FileType.DIRECTORY:
-            want = replace(want, mode=self._directory_mode(place.path), uid=0, gid=0)
-        elif want.type is not FileType.SOCKET:
-            numbers = self._numbers(place.rule)
-            if isinstance(numbers, Problem):
-                return replace(entry, problem=numbers)
-            # A link's mode and group mean nothing (symlink(7)); its owner tells whether it may be followed.
-            gid = None if want.type is FileType.LINK else numbers[1]
-            want = replace(want, uid=numbers[0], gid=gid)
-        return replace(entry, want=self._owned(want, have), have=have)
+            return replace(entry, problem=problem_of(error, place))
+        whole = self._node_want(place, want)
+        if isinstance(whole, Problem):
+            return replace(entry, problem=whole)
+        return replace(entry, want=self._owned(whole, have), have=have)
 
-    def _directory_mode(self, path: str) -> int:
-        """The mode of the host's directory of that name without write for others, else 0755."""
+    def _node_want(self, place: Place, want: State) -> State | Problem:
+        """What is wanted of a node in full: the rule's owner and group, a directory's mode as the host has it."""
+        if want.type is FileType.SOCKET:
+            return want
+        numbers = self._numbers(place.rule)
+        if isinstance(numbers, Problem):
+            return numbers
+        if want.type is FileType.DIRECTORY:
+            return self._directory_want(place, want, numbers[1])
+        # A link's mode and group mean nothing (symlink(7)); its owner tells whether it may be followed.
+        return replace(want, uid=numbers[0], gid=None if want.type is FileType.LINK else numbers[1])
+
+    def _directory_want(self, place: Place, want: State, gid: int) -> State | Problem:
+        """A directory as the host has it, without write for others; the rule's group where the host's has that too."""
+        usual = replace(want, mode=0o755, uid=0, gid=0)
         try:
-            source = self._root.source(path)
+            source = self._root.source(place.path)
         except PathError:
-            return 0o755
+            return usual
         try:
-            is_directory = source.state.type is FileType.DIRECTORY
-            return (source.state.mode or 0) & 0o755 if is_directory else 0o755
+            if source.state.type is not FileType.DIRECTORY:
+                return usual
+            mode = (source.state.mode or 0) & 0o755
+            return self._inside(source, place) or replace(usual, mode=mode, gid=gid if gid == source.state.gid else 0)
         finally:
             source.close()
 
@@ -178,7 +187,7 @@ class Looker:
             if copy.state is not None and copy.state.type is FileType.DIRECTORY and chroot.names(place.path):
                 return _Seen(entry=replace(entry, problem=_occupied(FileType.FILE)))
         except PathError as error:
-            return _Seen(entry=replace(entry, problem=problem_of(error, place.jail)))
+            return _Seen(entry=replace(entry, problem=problem_of(error, place)))
         problem = _unfit(source, place.rule, copy.state) or self._inside(source, place)
         want = self._want(source, place.rule, copy.state)
         if isinstance(want, Problem):
@@ -272,6 +281,9 @@ def copy_mode(source: Source, mode: int | None, uid: int, gid: int) -> int:
     readers = source.readers() & 0o777
     others = readers & 0o007
     wanted = readers if mode is None else mode & (readers | 0o700)
+    if gid != source.state.gid:
+        # Who was in the source's group is now among the others, and may have been shut out on purpose.
+        wanted &= ~0o007 | (readers >> 3 & 0o007)
     if gid not in (0, source.state.gid):
         wanted &= ~0o070 | others << 3
     if uid not in (0, source.state.uid):

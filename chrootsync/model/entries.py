@@ -135,11 +135,13 @@ class Reload:
 class Record:
     """What is remembered of an instance's reloads between runs.
 
-    ``last`` is when the last one was tried (seconds since the epoch), ``failures`` how many failed since one worked.
+    ``last`` is when the last one was tried, ``since`` since when one is pending (seconds since the epoch), ``failures``
+    how many failed since one worked.
     """
 
     last: float = 0.0
     pending: bool = False
+    since: float = 0.0
     restart: bool = False
     failures: int = 0
 

@@ -218,10 +218,60 @@ def test_only_the_drifted_instance_is_reloaded(mail: Mail, start: int, drifting:
 def test_no_reload_repairs_without_one(mail: Mail, start: int) -> None:
     spoil(mail.container, OUTPUT, "/etc/services", "# stale\n")
 
-    check(mail.container, "--fix", "--no-reload")
+    check(mail.container, "--fix", "--no-reload", code=0)
 
     assert synced(mail.container, OUTPUT, "/etc/services")
     assert reloads(mail, start) == []
+
+
+def test_a_reload_that_is_still_due_is_told_until_somebody_has_done_it(mail: Mail, start: int) -> None:
+    container = mail.container
+    spoil(container, OUTPUT, "/etc/services", "# stale\n")
+    check(container, "--fix", "--no-reload", code=0)
+
+    due = check(container, code=4)
+    # The start of a process is known to the second.
+    container.shell("sleep 2.1; postfix -c $1 reload", OUTPUT.config)
+    assert reloads(mail, start) == [OUTPUT.log]
+    done = check(container, code=0)
+    check(container, "--fix", code=0)
+
+    assert due.instance(OUTPUT)["reload"]["pending"]
+    assert not done.instance(OUTPUT)["reload"]["pending"]
+    assert reloads(mail, start) == [OUTPUT.log]
+
+
+def test_a_repair_that_is_killed_before_its_reload_is_followed_by_one(mail: Mail, start: int) -> None:
+    """Killed between swap and reload: nothing drifts any more, but daemons still use what was replaced."""
+    container = mail.container
+    spoil(container, OUTPUT, "/etc/services", "# stale\n")
+    program = (
+        "import os, signal, sys; from chrootsync import reload;"
+        "reload.reload = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "sys.argv = ['chrootsync', 'check', '--fix']; from chrootsync.cli import main; main()"
+    )
+    killed = container.run(["/opt/chrootsync/bin/python", "-c", program], check=False)
+    assert killed.returncode != 0
+    assert synced(container, OUTPUT, "/etc/services")
+    assert reloads(mail, start) == []
+
+    fixed = check(container, "--fix", code=0)
+
+    assert fixed.drifted() == []
+    assert fixed.reloaded() == [OUTPUT]
+    assert reloads(mail, start) == [OUTPUT.log]
+
+
+def test_debians_own_script_and_chrootsync_leave_each_other_in_peace(mail: Mail, start: int) -> None:
+    """It copies whatever it knows at every start, deleting first; what it leaves is as good, so nothing is repaired."""
+    container = mail.container
+    for _ in range(3):
+        for instance in INSTANCES:
+            container.run(["/usr/lib/postfix/configure-instance.sh", instance.multi])
+        assert check(container, code=0).drifted() == []
+        check(container, "--fix", code=0)
+    assert reloads(mail, start) == []
+    assert complaints(mail) == ""
 
 
 def test_a_named_instance_is_repaired_alone(mail: Mail, start: int) -> None:

@@ -359,6 +359,41 @@ def test_a_source_that_a_link_leads_into_the_chroot_is_unsafe(tree: Path) -> Non
     assert by_path["/etc/conf"].kind is Kind.UNSAFE
 
 
+def test_a_directory_that_a_link_leads_into_the_chroot_is_never_changed(tree: Path) -> None:
+    """The classic guide to a chrooted BIND moves /etc/bind there and leaves a link."""
+    grow(tree, {"/jail/one/etc/bind/named.conf": b"original", "/etc/bind": "/jail/one/etc/bind"})
+    (tree / "jail/one/etc/bind").chmod(0o700)
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(directories=("/etc/bind",))]))}
+    assert {path: one.kind for path, one in by_path.items()} == {
+        "/etc/bind": Kind.UNSAFE,
+        "/etc/bind/named.conf": Kind.UNSAFE,
+    }
+
+
+@needs_root
+def test_a_directory_is_the_groups_that_the_host_and_the_rule_give_it_to(tree: Path) -> None:
+    grow(tree, {"/etc/group": b"bind:x:77:\nadm:x:4:\n", "/etc/bind/a": b"", "/etc/log/b": b"", "/etc/c": b""})
+    for name, group in (("bind", 77), ("log", 4)):
+        os.chown(tree / f"etc/{name}", 0, group)
+        (tree / f"etc/{name}").chmod(0o2750)
+    found = entries(tree, rule(files=("/etc/bind/a", "/etc/log/b", "/etc/c"), group="bind"))
+    wanted = {entry.path: entry.want for entry in found if not entry.source}
+    assert {path: (want.gid, want.mode) for path, want in wanted.items() if want is not None} == {
+        "/etc": (0, 0o755),
+        "/etc/bind": (77, 0o750),
+        "/etc/log": (0, 0o750),
+    }
+
+
+@needs_root
+def test_who_was_shut_out_by_the_sources_group_stays_shut_out(tree: Path) -> None:
+    os.chown(tree / "etc/hosts", 0, 1234)
+    (tree / "etc/hosts").chmod(0o604)
+    (entry,) = [one for one in entries(tree, rule(files=("/etc/hosts",))) if one.source]
+    assert entry.want is not None
+    assert entry.want.mode == 0o600
+
+
 def test_a_chroot_beside_the_state_is_refused(tree: Path) -> None:
     with task(tree, [rule(files=("/etc/hosts",))]) as (work, _):
         found = list(inventory.entries(work.host, work.instances, work.rule_sets, keep_out=["/jail/one/state"]))
@@ -370,7 +405,7 @@ def test_a_directory_that_others_can_write_is_unsafe(tree: Path) -> None:
     (tree / "jail/one/etc").chmod(0o775)
     by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts", "/etc/services"))]))}
     assert by_path["/etc"].kind is Kind.UNSAFE
-    reason = "/jail/one/etc: others can write to this directory (mode 0775); take that away (chmod go-w)"
+    reason = "others can write to this directory (mode 0775); take that away (chmod go-w)"
     assert by_path["/etc"].reason == reason
     assert list(by_path) == ["/etc"], "one cause is told once"
 
@@ -380,9 +415,7 @@ def test_a_directory_of_somebody_else_is_unsafe(tree: Path) -> None:
     grow(tree, {"/jail/one/etc": None})
     os.chown(tree / "jail/one/etc", 1234, 1234)
     by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
-    assert by_path["/etc"].reason == (
-        "/jail/one/etc: this directory belongs to user 1234; give it to root (chown -h root)"
-    )
+    assert by_path["/etc"].reason == ("this directory belongs to user 1234; give it to root (chown -h root)")
 
 
 @needs_user

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chrootsync.model import Completed, Config, Control, Host, Instance, OnChange, Record, Reload, UnreadableError
-from chrootsync.reload import MOST_BACKOFF, OUTPUT_LIMIT, Occasion, reload
+from chrootsync.reload import MOST_BACKOFF, OUTPUT_LIMIT, Occasion, reload, still_due
 from chrootsync.root import Root
 from chrootsync.state import Store
 from tests.unit.scenery import grow, instance
@@ -170,14 +170,14 @@ def test_a_restart_without_a_unit_is_left_to_people_and_said_once() -> None:
 def test_a_reload_that_fails_stays_pending(answer: Answer, error: str, output: str) -> None:
     result, record = reloaded(Machine({RELOAD: [answer]}), record=Record(last=5.0, failures=2))
     assert result == Reload(needed=True, pending=True, command=RELOAD, error=error, output=output)
-    assert record == Record(last=NOW, pending=True, failures=3)
+    assert record == Record(last=NOW, pending=True, since=NOW, failures=3)
 
 
 def test_a_restart_that_fails_stays_a_restart() -> None:
     machine = Machine({RESTART: [Completed(code=5, output="")]})
     result, record = reloaded(machine, wanted=OnChange.RESTART)
     assert result.error == "/usr/bin/systemctl try-restart postfix@-.service ended with status 5"
-    assert record == Record(last=NOW, pending=True, restart=True, failures=1)
+    assert record == Record(last=NOW, pending=True, since=NOW, restart=True, failures=1)
 
 
 def test_an_instance_that_dies_of_its_reload_is_said_to() -> None:
@@ -186,7 +186,7 @@ def test_an_instance_that_dies_of_its_reload_is_said_to() -> None:
     assert result == Reload(
         needed=True, pending=True, command=RELOAD, error="one does not run any more after its reload; look at its log"
     )
-    assert record == Record(last=NOW, pending=True, failures=1)
+    assert record == Record(last=NOW, pending=True, since=NOW, failures=1)
 
 
 NO_ANSWER = Completed(code=None, output="")
@@ -205,7 +205,7 @@ def test_what_cannot_be_told_to_run_stays_pending(answer: Answer, error: str, wh
     machine = Machine({STATUS: [answer] if when == "before" else [FINE, answer]})
     result, record = reloaded(machine)
     assert result == Reload(needed=True, pending=True, command=RELOAD, error=error)
-    assert record == Record(last=NOW, pending=True, failures=1)
+    assert record == Record(last=NOW, pending=True, since=NOW, failures=1)
     assert machine.asked == ([STATUS] if when == "before" else [STATUS, RELOAD, STATUS])
 
 
@@ -221,7 +221,7 @@ def test_automatic_reloads_keep_a_distance_that_grows_with_failures(failures: in
     result, kept = reloaded(machine, record=record, automatic=True)
     error = f"one was reloaded less than {interval:.0f} seconds ago; the next run does it"
     assert result == Reload(needed=True, pending=True, command=RELOAD, error=error)
-    assert kept == Record(last=record.last, pending=True, failures=failures)
+    assert kept == Record(last=record.last, pending=True, since=NOW, failures=failures)
     assert machine.asked == [STATUS]
     assert reloaded(machine, record=Record(last=NOW - interval, failures=failures), automatic=True)[0].done
 
@@ -269,7 +269,7 @@ def test_while_an_administrator_is_at_work_nothing_is_reloaded(host: Path, autom
         "/etc/postfix/main.cf was changed after the last start or reload; reload one when it is complete"
     )
     assert (result.needed, result.done, result.pending) == (True, False, True)
-    assert record == Record(pending=True, restart=wanted is OnChange.RESTART)
+    assert record == Record(pending=True, since=NOW, restart=wanted is OnChange.RESTART)
     assert machine.looked == [(1234, "qmgr")]
     assert machine.asked == [STATUS]
 
@@ -297,7 +297,7 @@ def test_a_watched_file_that_is_missing_keeps_the_reload_pending(host: Path) -> 
     result, record = reloaded(Machine({}, started=started), control=WATCHING, root=host)
     expected = "/etc/postfix/master.cf: does not exist"
     assert result == Reload(needed=True, pending=True, command=RELOAD, error=expected)
-    assert record == Record(last=NOW, pending=True, failures=1)
+    assert record == Record(last=NOW, pending=True, since=NOW, failures=1)
 
 
 @pytest.mark.parametrize("text", [None, b"", b"\n", b"none\n", b"-5\n", b"\xb2\n", b"1" * 65])
@@ -312,3 +312,38 @@ def test_without_a_start_nobody_can_tell_and_the_reload_is_done(host: Path, text
 
 def test_a_master_that_is_gone_has_no_start(host: Path) -> None:
     assert reloaded(Machine({}, started=None), control=WATCHING, root=host)[0].done
+
+
+# --- What is due, and since when --------------------------------------------------------------------------------------
+
+DUE = Record(last=5.0, pending=True, since=NOW - 100)
+ALONE = Control(reload=RELOAD, running=STATUS, pid_file="/var/pid", reborn="qmgr")
+
+
+def test_a_pending_reload_that_somebody_else_has_done_is_forgotten(host: Path) -> None:
+    machine = Machine({}, started=NOW - 50)
+    result, record = reloaded(machine, control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)
+    assert (result, record) == (Reload(needed=False), Record(last=5.0))
+    assert machine.asked == []
+
+
+@pytest.mark.parametrize("started", [None, NOW - 200, NOW - 99.5])
+def test_a_pending_reload_that_nobody_has_done_is_done(host: Path, started: float | None) -> None:
+    machine = Machine({}, started=started)
+    result, record = reloaded(machine, control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)
+    assert (result.done, record) == (True, Record(last=NOW))
+
+
+def test_a_pending_reload_keeps_its_time_until_something_new_is_wanted(host: Path) -> None:
+    failing: Mapping[tuple[str, ...], Sequence[Answer]] = {RELOAD: [Completed(code=1, output="")]}
+    _, kept = reloaded(Machine(failing), control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)
+    assert kept == Record(last=NOW, pending=True, since=NOW - 100, failures=1)
+    _, kept = reloaded(Machine(failing), control=ALONE, wanted=OnChange.RELOAD, record=DUE, root=host)
+    assert kept == Record(last=NOW, pending=True, since=NOW, failures=1)
+
+
+def test_what_is_not_pending_is_not_due(host: Path) -> None:
+    with closing(Root(os.fspath(host))) as reader:
+        machine = Host(root=reader, run=Machine({}), cache=Store(None))
+        assert not still_due(machine, instance(control=ALONE), Record(last=5.0))
+        assert still_due(machine, instance(control=ALONE), DUE)
