@@ -5,7 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from chrootsync.model import Config, Host, Instance, OnChange, PathError, Record, Reload, Runner, UnreadableError
+from chrootsync.model import (
+    AbsentError,
+    Config,
+    Host,
+    Instance,
+    OnChange,
+    PathError,
+    Record,
+    Reload,
+    Runner,
+    UnreadableError,
+)
 
 OUTPUT_LIMIT = 4096
 CLOCK_SLACK = 1.0  # seconds; the kernel's boot time, to which process starts are relative, is rounded to them
@@ -60,8 +71,14 @@ def still_due(host: Host, instance: Instance, record: Record) -> bool:
     """Whether a pending reload has not been done by somebody else meanwhile, or by a restart."""
     if not record.pending:
         return False
-    started = None if host.run is None else _started(host, host.run, instance)
-    return started is None or started <= record.since + CLOCK_SLACK
+    if host.run is None or instance.control.pid_file is None:
+        return True
+    try:
+        started = _started(host, host.run, instance)
+    except UnreadableError:
+        return True
+    # What does not run reads everything anew when it starts.
+    return started is not None and started <= record.since + CLOCK_SLACK
 
 
 def _command(instance: Instance, *, restart: bool) -> tuple[str, ...] | None:
@@ -95,7 +112,8 @@ def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record,
         return f"{newer} was changed after the last start or reload; reload {instance.name} when it is complete"
     if not occasion.automatic:
         return None
-    interval = min(occasion.config.reload_interval * 2**record.failures, MOST_BACKOFF)
+    interval = occasion.config.reload_interval
+    interval = min(interval * 2**record.failures, max(interval, MOST_BACKOFF))
     wait = record.last + interval - occasion.now
     if 0 < wait <= interval:
         return f"{instance.name} was reloaded less than {interval:.0f} seconds ago; the next run does it"
@@ -104,7 +122,10 @@ def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record,
 
 def _newer_configuration(host: Host, run: Runner, instance: Instance) -> str | None:
     """The configuration file that is newer than the last start or reload, if any."""
-    started = _started(host, run, instance)
+    try:
+        started = _started(host, run, instance)
+    except UnreadableError:
+        return None
     if started is None:
         return None
     for path in instance.control.watched:
@@ -116,12 +137,16 @@ def _newer_configuration(host: Host, run: Runner, instance: Instance) -> str | N
 
 
 def _started(host: Host, run: Runner, instance: Instance) -> float | None:
+    """When an instance last started or reloaded; None where it does not run, or nothing tells.
+
+    Raises UnreadableError where it could be told with more rights.
+    """
     control = instance.control
     if control.pid_file is None:
         return None
     try:
         number = host.root.read(control.pid_file, limit=64).split()
-    except PathError:
+    except AbsentError:
         return None
     return run.started(int(number[0]), control.reborn) if number and number[0].isdigit() else None
 

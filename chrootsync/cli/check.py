@@ -88,7 +88,7 @@ def check(
             host=stage.host,
             instances=stage.instances,
             rule_sets=stage.rule_sets,
-            keep_out=[stage.store.directory] if stage.store.directory is not None else [],
+            keep_out=_keep_out(stage),
         )
         if shown is not None:
             task = replace(task, seen=shown.seen)
@@ -98,7 +98,7 @@ def check(
             notes: list[str] = []
             if fix:
                 found, notes = _fix(stage, task, found, began, trigger, no_reload=no_reload)
-            elif records := stage.store.reloads():
+            elif stage.host.run is not None and (records := stage.store.reloads()):
                 found = pipeline.tell_pending(stage.host, found, records)
         whole = Report(
             generated=began,
@@ -148,6 +148,12 @@ def _remember(stage: Scene, records: Mapping[str, Record]) -> list[str]:
     except ChrootsyncError as error:
         return [str(error)]
     return []
+
+
+def _keep_out(stage: Scene) -> list[str]:
+    """The state directory, where it is in the root that is worked on: no chroot may overlap with it."""
+    directory = stage.store.directory
+    return [os.path.realpath(directory)] if directory is not None and stage.root.live else []
 
 
 def _lock(stage: Scene, wait: float) -> AbstractContextManager[None]:

@@ -69,7 +69,7 @@ Need = FileNeed | NodeNeed | ProblemNeed
 class _Gathered:
     """What one chroot needs: files by source and filter, and the rest as it came.
 
-    ``swallowed`` are sources that lie inside the chroot, where repairing copies would write among originals.
+    ``swallowed`` are sources that lie inside the chroot, or that it lies beneath: copies would be made among originals.
     """
 
     files: list[tuple[tuple[str, bool], Place]] = field(default_factory=list)
@@ -112,7 +112,8 @@ def _gather_jail(
 
 
 def _refusal(jail: Jail, source: str) -> ProblemNeed:
-    reason = f"the chroot {jail.chroot.path} is refused: {source}, which is to be copied, lies in it"
+    where = "lies in it" if source.startswith(jail.chroot.path.rstrip("/") + "/") else "has it inside"
+    reason = f"the chroot {jail.chroot.path} is refused: {source}, which is to be copied, {where}"
     place = Place(jail=jail, rule=INSTANCE_RULE, path="/", because="")
     return ProblemNeed(place=place, problem=Problem(kind=Kind.BAD_INSTANCE, reason=reason))
 
@@ -127,7 +128,11 @@ def _gather_rule(
         _add_file(jail, held, held.path(text), gathered, filtered=True)
     for text in rule.directories:
         directory = held.path(text)
-        if directory is not None:
+        if directory is None:
+            continue
+        if jail.chroot.path.startswith(directory.rstrip("/") + "/"):
+            gathered.swallowed.append(directory)
+        else:
             _add_directory(jail, held, directory, facts, gathered)
     try:
         _add_libraries(jail, held, _library_set(rule, facts, library_sets), gathered)
@@ -289,8 +294,9 @@ def _present(wanted: Sequence[tuple[Jail, Holding]]) -> Iterator[Need]:
         for path in held.rule.files:
             if (whole := held.path(path)) is not None and (place := _present_place(jail, held, whole, severity)):
                 found.setdefault(whole, []).append(place)
-        for directory in held.rule.directories:
-            yield from _present_below(jail, held, directory, severity, found)
+        for text in held.rule.directories:
+            if (directory := held.path(text)) is not None:
+                yield from _present_below(jail, held, directory, severity, found)
     for source, places in found.items():
         yield FileNeed(source=source, places=places, optional=True)
 

@@ -113,11 +113,11 @@ class Looker:
 
     def _owned(self, want: State, have: State | None) -> State:
         """Who runs this counts as root, as for the walk: where that is not root, nothing can be given to root."""
-        if 0 in self._root.owners and len(self._root.owners) == 1:
+        own = max(self._root.owners)
+        if own == 0:
             return want
-        keep = have is not None and have.uid in self._root.owners
-        uid = want.uid if want.uid != 0 else (have.uid if keep and have is not None else None)
-        return replace(want, uid=uid, gid=None if want.gid == 0 else want.gid)
+        uid = have.uid if have is not None and have.uid in self._root.owners else own
+        return replace(want, uid=uid if want.uid == 0 else want.uid, gid=None if want.gid == 0 else want.gid)
 
     # --- Files ---
 

@@ -67,7 +67,7 @@ class Rule:
     ``match`` (a regular expression for whole names) chooses the files of ``directories``; without it all regular files
     there count, and those of directories below. ``filtered`` names passwd(5) or group(5) files whose password fields
     are left out of the copy. ``mode``, ``owner`` and ``group`` are what the copy shall have (default: root's, and the
-    source's mode without write for others and without set-id).
+    source's mode without write for group and others and without set-id).
     """
 
     id: str

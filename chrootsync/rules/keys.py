@@ -183,7 +183,7 @@ RULE_KEYS = {
     "files": Key(_PATHS, "Host files whose copies the chroot must hold."),
     "directories": Key(_PATHS, "Host directories whose regular files the chroot must hold copies of."),
     "match": Key(EXPRESSION, "A regular expression for whole file names in the directories."),
-    "mirror": Key(FLAG, "Whether matching files that the host does not have are moved out of the chroot."),
+    "mirror": Key(FLAG, "Whether matching files that the host does not have are told as orphans."),
     "nss": Key(
         list_of(Getter(_read_database, {"enum": list(_DATABASES)})),
         "Databases of nsswitch.conf(5) whose modules the chroot must hold, with the libraries that they need.",

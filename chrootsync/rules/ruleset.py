@@ -101,7 +101,7 @@ def _check(place: Place, raw: Mapping[str, Any], values: Mapping[str, Any]) -> b
         if name in raw and "directories" not in raw:
             place.key(name).report("has no directories to act on")
     if values.get("mirror") and values.get("presence") == Presence.IF_PRESENT:
-        # The files of the chroot that the host does not have would be moved out, whoever put them there.
+        # The files of the chroot that the host does not have would be told as orphans, whoever put them there.
         place.key("mirror").report('cannot go with presence = "if-present"')
     if "when" in values or "when" not in raw:
         _check_catch(place, values)

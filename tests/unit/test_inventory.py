@@ -353,6 +353,13 @@ def test_a_chroot_that_holds_a_source_is_refused(tree: Path) -> None:
     assert drift.reason == "the chroot /etc is refused: /etc/hosts, which is to be copied, lies in it"
 
 
+def test_a_chroot_beneath_what_is_copied_into_it_is_refused(tree: Path) -> None:
+    grow(tree, {"/srv/jail": None, "/srv/file": b"x"})
+    (drift,) = drifts(checked(tree, [rule(directories=("/srv",))], [instance(chroot="/srv/jail")]))
+    assert drift.kind is Kind.BAD_INSTANCE
+    assert drift.reason == "the chroot /srv/jail is refused: /srv, which is to be copied, has it inside"
+
+
 def test_a_source_that_a_link_leads_into_the_chroot_is_unsafe(tree: Path) -> None:
     grow(tree, {"/jail/one/conf": b"original", "/etc/conf": "/jail/one/conf"})
     by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/conf",))]))}

@@ -1,4 +1,4 @@
-"""Holds the documentation to the code: help texts, exit statuses, kinds of drift, links.
+"""Holds the documentation to the code: help texts, exit statuses, kinds of drift, keys of rules, layers, links.
 
 ``UPDATE_README=1 pytest tests/unit/test_readme.py`` writes the help texts of the installed typer into README.md.
 """
@@ -9,14 +9,17 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 
+from chrootsync import rules
 from chrootsync.cli import app
 from chrootsync.model import Code, Kind
+from chrootsync.rules.keys import RULE_KEYS, RULESET_KEYS
 
 CHECKOUT = Path(__file__).parents[2]
 README = CHECKOUT / "README.md"
@@ -86,6 +89,51 @@ def test_exit_statuses_are_documented(document: Path) -> None:
 def test_operations_says_what_to_do_about_each_kind_of_drift() -> None:
     text = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
     assert re.findall(r"^### `([a-z-]+)`$", text, re.MULTILINE) == [kind.value for kind in Kind]
+
+
+def when_keys() -> list[str]:
+    schema = rules.schema()["properties"]["rule"]["items"]["properties"]["when"]
+    return [*schema["properties"], *schema["properties"]["parameter"]["properties"]]
+
+
+def test_each_key_of_a_rule_file_is_explained() -> None:
+    text = (CHECKOUT / "docs" / "rules.md").read_text(encoding="utf-8")
+    reference = text[text.index("## `[ruleset]`") : text.index("## Shipped rule sets")]
+    cells = re.findall(r"^\| (`[a-z_`, ]+`) \|", reference, re.MULTILINE)
+    explained = {key for cell in cells for key in re.findall(r"[a-z_]+", cell)}
+    assert "`when` is a table" in reference
+    assert explained | {"when"} == {*RULESET_KEYS, *RULE_KEYS, *when_keys()}
+
+
+def examples() -> list[str]:
+    """The examples in the reference of rules, as files; a rule or its keys alone get what belongs around them."""
+    text = (CHECKOUT / "docs" / "rules.md").read_text(encoding="utf-8")
+    head = '[ruleset]\nservice = "postfix"\ndescription = "an example"\n'
+    rule = '[[rule]]\nid = "example"\nwhy = "an example"\n'
+    return [
+        example
+        if example.startswith(("[ruleset]", "[[override]]"))
+        else f"{head}{'' if '[[rule]]' in example else rule}{example}"
+        for example in re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_examples_of_rules_are_sound(example: str) -> None:
+    shipped = [
+        (path.name, path.read_bytes())
+        for path in sorted((CHECKOUT / "rules").glob("*.toml"))
+        if "[[override]]" in example
+    ]
+    assert rules.parse(shipped, [("example.toml", example)])
+
+
+def test_the_architecture_shows_the_layers_of_the_contract() -> None:
+    with open(CHECKOUT / "pyproject.toml", "rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "".join(f"    {layer}\n" for layer in layers) in text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

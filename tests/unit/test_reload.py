@@ -327,8 +327,14 @@ def test_a_pending_reload_that_somebody_else_has_done_is_forgotten(host: Path) -
     assert machine.asked == []
 
 
-@pytest.mark.parametrize("started", [None, NOW - 200, NOW - 99.5])
-def test_a_pending_reload_that_nobody_has_done_is_done(host: Path, started: float | None) -> None:
+def test_a_pending_reload_of_what_does_not_run_any_more_is_forgotten(host: Path) -> None:
+    machine = Machine({}, started=None)
+    result, record = reloaded(machine, control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)
+    assert (result, record) == (Reload(needed=False), Record(last=5.0))
+
+
+@pytest.mark.parametrize("started", [NOW - 200, NOW - 99.5])
+def test_a_pending_reload_that_nobody_has_done_is_done(host: Path, started: float) -> None:
     machine = Machine({}, started=started)
     result, record = reloaded(machine, control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)
     assert (result.done, record) == (True, Record(last=NOW))
@@ -336,14 +342,18 @@ def test_a_pending_reload_that_nobody_has_done_is_done(host: Path, started: floa
 
 def test_a_pending_reload_keeps_its_time_until_something_new_is_wanted(host: Path) -> None:
     failing: Mapping[tuple[str, ...], Sequence[Answer]] = {RELOAD: [Completed(code=1, output="")]}
-    _, kept = reloaded(Machine(failing), control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)
+    _, kept = reloaded(
+        Machine(failing, started=NOW - 200), control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host
+    )
     assert kept == Record(last=NOW, pending=True, since=NOW - 100, failures=1)
-    _, kept = reloaded(Machine(failing), control=ALONE, wanted=OnChange.RELOAD, record=DUE, root=host)
+    _, kept = reloaded(
+        Machine(failing, started=NOW - 200), control=ALONE, wanted=OnChange.RELOAD, record=DUE, root=host
+    )
     assert kept == Record(last=NOW, pending=True, since=NOW, failures=1)
 
 
 def test_what_is_not_pending_is_not_due(host: Path) -> None:
     with closing(Root(os.fspath(host))) as reader:
-        machine = Host(root=reader, run=Machine({}), cache=Store(None))
+        machine = Host(root=reader, run=Machine({}, started=NOW - 200), cache=Store(None))
         assert not still_due(machine, instance(control=ALONE), Record(last=5.0))
         assert still_due(machine, instance(control=ALONE), DUE)
