@@ -67,6 +67,7 @@ def _judge_metadata(entry: Entry, want: State, have: State) -> Drift | None:
         wrong.append(f"owner {have.uid}, not {want.uid}")
     if want.gid is not None and want.gid != have.gid:
         wrong.append(f"group {have.gid}, not {want.gid}")
+    wrong.extend(f"has {what}" for what in have.extended)
     return _drift(entry, Kind.METADATA, Remedy.REPLACE, ", ".join(wrong)) if wrong else None
 
 

@@ -1,7 +1,8 @@
 """Rules x instances -> entries with their wanted and their actual state.
 
-What every chroot needs is gathered first (``needs``), then looked at source by source (``state``): however many
-instances share a source, it is read once, and every copy is compared with it while its bytes are at hand.
+What every chroot needs is gathered first (``gather``: which rules hold by their ``conditions``, what is ``required``,
+what is only kept fresh where it is ``present``), then looked at source by source (``state``): however many instances
+share a source, it is read once, and every copy is compared with it while its bytes are at hand.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from chrootsync.inventory.conditions import Facts
+from chrootsync.inventory.gather import gather
 from chrootsync.inventory.jail import INSTANCE_RULE, Jail, open_jails
-from chrootsync.inventory.needs import gather
 from chrootsync.inventory.state import Looker
 from chrootsync.model import Entry, Host, Instance, RuleSet
 

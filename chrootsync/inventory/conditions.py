@@ -5,29 +5,57 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from chrootsync import libraries
-from chrootsync.model import Daemon, Host, Instance, Libc, ParameterCondition, PathError, Rule, When
+from chrootsync.model import (
+    AbsentError,
+    Daemon,
+    Host,
+    Instance,
+    Libc,
+    ParameterCondition,
+    Rule,
+    UnreadableError,
+    UnsafeError,
+    When,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holding:
-    """A rule that holds for an instance: ``because`` says why, ``value`` is what ``$1`` stands for in its paths."""
+    """A rule that holds for an instance: ``because`` says why, ``value`` is what ``$1`` stands for in its paths.
+
+    ``gone`` is true where it would hold if the host still had the rule's own file: a copy of that is stale for ever.
+    """
 
     rule: Rule
     because: str
     value: str | None = None
+    gone: bool = False
 
     def path(self, text: str) -> str | None:
-        """A path of the rule with its value put in; None where that gives no absolute path without ``..``."""
+        """A path of the rule with its value put in; None where that is relative: inside the queue directory already.
+
+        Raises UnsafeError for one with ``..``: on the host and in the chroot it may lead to different places.
+        """
         path = text if self.value is None else text.replace("$1", self.value)
         parts = path.split("/")
-        if not path.startswith("/") or ".." in parts or "\0" in path:
+        if not path.startswith("/"):
             return None
+        if ".." in parts or "\0" in path:
+            raise UnsafeError(path, "cannot be followed into the chroot; write it without ..")
         return "/" + "/".join(part for part in parts if part not in ("", "."))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Undecided:
+    """A rule of which nobody can tell with these rights whether it holds."""
+
+    rule: Rule
+    error: UnreadableError
 
 
 class Settings(NamedTuple):
@@ -58,11 +86,11 @@ class Facts:
 
     @cached_property
     def distributions(self) -> frozenset[str]:
-        """ID and ID_LIKE of os-release(5)."""
+        """ID and ID_LIKE of os-release(5). Raises UnreadableError."""
         for path in ("/etc/os-release", "/usr/lib/os-release"):
             try:
                 text = self.host.root.read(path).decode("utf-8", "replace")
-            except PathError:
+            except AbsentError:
                 continue
             values = [line.partition("=")[2] for line in text.splitlines() if re.match(r"ID(_LIKE)?=", line)]
             return frozenset(" ".join(value.strip("\"'") for value in values).split())
@@ -70,35 +98,42 @@ class Facts:
 
     @cached_property
     def libc(self) -> Libc:
-        """The C library of the root."""
-        try:
-            return libraries.libc(self.host.root, self.host.cache)
-        except PathError:
-            return Libc()
+        """The C library of the root. Raises UnreadableError."""
+        return libraries.libc(self.host.root, self.host.cache)
 
     def exists(self, path: str) -> bool:
-        """Whether something is at a host path, links followed."""
+        """Whether something is at a host path, links followed. Raises UnreadableError."""
         try:
             self.host.root.resolve(path)
-        except PathError:
+        except AbsentError:
             return False
         return True
 
 
-def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator[Holding]:
+def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator[Holding | Undecided]:
     """The rules that hold for an instance, one for each value that a parameter condition catches."""
     for rule in rules:
-        when = rule.when
-        daemons = _chrooted(instance, when)
-        if when.chrooted and not daemons:
-            continue
-        if not _host_fits(when, instance, facts):
-            continue
-        if when.parameter is None:
-            names = ", ".join(sorted({daemon.program for daemon in daemons}))
-            yield Holding(rule=rule, because=f"{names} run chrooted" if when.chrooted else "always")
-        else:
-            yield from _catches(rule, when.parameter, daemons, facts)
+        try:
+            yield from _holdings(rule, instance, facts)
+        except UnreadableError as error:
+            yield Undecided(rule=rule, error=error)
+
+
+def _holdings(rule: Rule, instance: Instance, facts: Facts) -> Iterator[Holding]:
+    when = rule.when
+    daemons = _chrooted(instance, when)
+    if when.chrooted and not daemons:
+        return
+    if not _host_fits(when, instance, facts):
+        return
+    gone = when.exists is not None and not facts.exists(when.exists)
+    if gone and when.exists not in rule.files:
+        return
+    if when.parameter is None:
+        names = ", ".join(sorted({daemon.program for daemon in daemons}))
+        yield Holding(rule=rule, because=f"{names} run chrooted" if when.chrooted else "always", gone=gone)
+    else:
+        yield from (replace(held, gone=gone) for held in _catches(rule, when.parameter, daemons, facts))
 
 
 def _chrooted(instance: Instance, when: When) -> list[Daemon]:
@@ -108,8 +143,6 @@ def _chrooted(instance: Instance, when: When) -> list[Daemon]:
 def _host_fits(when: When, instance: Instance, facts: Facts) -> bool:
     """The conditions on the host; those that cost least come first."""
     if when.distribution and not facts.distributions.intersection(when.distribution):
-        return False
-    if when.exists is not None and not facts.exists(when.exists):
         return False
     if when.libc is not None and not _libc_fits(when.libc, facts.libc):
         return False

@@ -39,13 +39,15 @@ class Jail:
         return f"/{name}" if directory == "/" else f"{directory}/{name}"
 
     def _canonical_directory(self, path: str) -> str:
-        known = self._spelling.get(path)
-        if known is None:
-            known = self.chroot.canonical(path)
-            if known is None:
-                known = self.canonical(path)
-            self._spelling[path] = known
-        return known
+        missing: list[str] = []
+        asked = path
+        while (known := self._spelling.get(asked) or self.chroot.canonical(asked)) is None:
+            asked, name = os.path.split(asked)
+            missing.append(name)
+        self._spelling[asked] = known
+        spelled = "/".join([known.rstrip("/"), *reversed(missing)]) or "/"
+        self._spelling[path] = spelled
+        return spelled
 
     def claim(self, path: str) -> bool:
         """Whether no rule has named this canonical path before; from now on one has."""
@@ -72,6 +74,12 @@ def open_jails(root: Reader, instances: Iterable[Instance], keep_out: Sequence[s
         if refused is not None:
             chroot.close()
             problems.append(_problem(instance, f"the chroot {chroot.path} is refused: it overlaps with {refused}"))
+            continue
+        other = next((jail.instance.name for jail in jails if jail.chroot.path == chroot.path), None)
+        if other is not None:
+            chroot.close()
+            reason = f"the chroot {chroot.path} is that of {other} already; let one instance have all its rule sets"
+            problems.append(_problem(instance, reason))
             continue
         jails.append(Jail(instance, chroot))
     return jails, problems

@@ -26,7 +26,7 @@ from chrootsync.model import (
     State,
 )
 
-CONTENTS_LIMIT = 1 << 20  # of a source whose guard or filter wants to see all of it
+CONTENTS_LIMIT = 64 << 20  # of a source whose guard or filter wants to see all of it: many accounts, not a disk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,15 +123,18 @@ class Looker:
 
     def _files(self, need: FileNeed) -> Iterator[Entry]:
         try:
-            source = self._root.source(need.source)
+            source = self._root.source(need.origin.source)
+        except AbsentError as error:
+            if not need.origin.optional:
+                yield from self._bad_source(need, Problem(kind=Kind.BAD_SOURCE, reason=f"the source {error.reason}"))
+            return
         except PathError as error:
-            if not need.optional:
-                reason = f"the source {error.reason}"
-                kind = Kind.BAD_SOURCE if isinstance(error, AbsentError) else Kind.UNREADABLE
-                yield from self._bad_source(need, Problem(kind=kind, reason=reason))
+            yield from self._bad_source(
+                need, Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be seen: {error}")
+            )
             return
         try:
-            if need.optional and not _readable_file(source):
+            if need.origin.optional and not _readable_file(source):
                 return
             problem = self._prepare(source, need)
             if problem is not None:
@@ -143,14 +146,14 @@ class Looker:
 
     def _bad_source(self, need: FileNeed, problem: Problem) -> Iterator[Entry]:
         for place in need.places:
-            yield self._entry(place, need.source, problem=problem)
+            yield self._entry(place, need.origin.source, problem=problem)
 
     def _prepare(self, source: Source, need: FileNeed) -> Problem | None:
         """Make a source ready for comparing: what is wrong with it as such, whoever needs it."""
         if source.state.type is not FileType.FILE:
             return Problem(kind=Kind.BAD_SOURCE, reason=f"the source is a {source.state.type}, not a file")
         try:
-            if need.filtered:
+            if need.origin.filtered:
                 source.stand_in(accounts.without_passwords(source.contents(CONTENTS_LIMIT)))
             elif any(place.rule.guard is not None for place in need.places):
                 source.stand_in(source.contents(CONTENTS_LIMIT))
@@ -162,7 +165,7 @@ class Looker:
     def _copies(self, source: Source, need: FileNeed) -> Iterator[Entry]:
         """One entry for each place; contents are compared where sizes are equal, all of them in one reading."""
         seen = [self._compare_state(source, place, need) for place in need.places]
-        if need.optional:
+        if need.origin.optional:
             seen = [one for one in seen if self._covered(one.entry)]
         alike = [(index, one.copy) for index, one in enumerate(seen) if one.copy is not None and _same_size(one.entry)]
         results = self._root.same(source, [copy for _, copy in alike])
@@ -176,7 +179,7 @@ class Looker:
             yield self._with_checksums(entry, source, one.copy)
 
     def _compare_state(self, source: Source, place: Place, need: FileNeed) -> _Seen:
-        entry = replace(self._entry(place, need.source), filtered=need.filtered)
+        entry = replace(self._entry(place, need.origin.source), filtered=need.origin.filtered)
         chroot = place.jail.chroot
         link = None
         try:

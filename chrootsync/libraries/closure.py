@@ -10,7 +10,7 @@ from chrootsync.libraries import nsswitch
 from chrootsync.libraries.elf import BadElfError
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
 from chrootsync.libraries.loader import CACHE, Loaded, Loader, load
-from chrootsync.model import Libc, Library, LibrarySet, UnreadableError, Unresolved
+from chrootsync.model import Libc, Library, LibrarySet, Unresolved
 
 # Every daemon has mapped these two before it calls chroot, and the loader never maps a second copy of either.
 ALWAYS_MAPPED = re.compile(r"libc\.so\.6(\.1)?|ld-linux.*\.so\.\d|ld64\.so\.\d|ld\.so\.1|linux-vdso\.so\.1")
@@ -28,7 +28,7 @@ MAX_LIBRARIES = 1000
 
 
 def libc(inputs: Inputs) -> Libc:
-    """The C library of a root, from the bytes of its file."""
+    """The C library of a root, from the bytes of its file. Raises UnreadableError."""
     return _libc(load(inputs))
 
 
@@ -54,10 +54,7 @@ def _found(loader: Loader, name: str) -> Loaded | None:
 
 
 def _bytes(inputs: Inputs, path: str) -> bytes:
-    try:
-        return inputs.read(path, limit=LIBRARY_LIMIT) or b""
-    except UnreadableError:
-        return b""
+    return inputs.read(path, limit=LIBRARY_LIMIT) or b""
 
 
 def _glibc_version(data: bytes) -> str | None:

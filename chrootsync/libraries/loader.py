@@ -10,7 +10,7 @@ from posixpath import dirname, normpath
 from chrootsync.libraries import elf, layout, ldcache
 from chrootsync.libraries.elf import BadElfError, Elf
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
-from chrootsync.model import UnreadableError
+from chrootsync.model import NotAFileError, UnreadableError
 
 CACHE = "/etc/ld.so.cache"
 CACHE_LIMIT = 16 << 20
@@ -53,7 +53,8 @@ class Loader:
     def find(self, name: str, by: Loaded | None = None) -> Loaded | None:
         """The library that ``by`` (None: the C library, for modules) gets when it asks for ``name``; None: none.
 
-        Files for other machines are passed over, as the loader does. Raises BadElfError for a file at which it fails.
+        Files for other machines are passed over, as the loader does. Raises BadElfError for a file at which it fails,
+        and UnreadableError for one that cannot be seen with these rights.
         """
         machine = by.elf.machine if by else self.layout.machine
         for candidate in self._candidates(name, by):
@@ -121,7 +122,7 @@ class Loader:
             if data is None or self._is_foreign(data):
                 return None
             return elf.parse(data)
-        except UnreadableError as error:
+        except NotAFileError as error:
             return error.reason
         except BadElfError as error:
             return str(error)

@@ -17,6 +17,7 @@ class State:
     ``mode`` holds the twelve permission bits; ``size`` and ``sha256`` (hex) belong to files, ``target`` to links,
     ``device`` (major, minor) to device nodes. ``None`` means "does not apply", in a wanted state "does not matter".
     ``identity`` is (device, inode, size, mtime, ctime) of a state that was seen: it tells whether it is still the same.
+    ``extended`` names what a copy has beyond its mode and must not have: ``an ACL``, ``file capabilities``.
     """
 
     type: FileType
@@ -28,6 +29,7 @@ class State:
     target: str | None = None
     device: tuple[int, int] | None = None
     identity: tuple[int, int, int, int, int] | None = None
+    extended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,6 +44,10 @@ class UnreadableError(PathError):
     """The path cannot be seen or read with these rights, or reading it failed."""
 
 
+class NotAFileError(UnreadableError):
+    """Something else than a regular file is at the path."""
+
+
 class UnsafeError(PathError):
     """The way to the path, or the thing itself, could be used against root; the reason says how to mend it."""
 

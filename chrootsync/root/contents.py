@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from chrootsync.model import Kind, PathError, Problem, UnsafeError
+from chrootsync.root.walk import ExhaustedError
 
 CHUNK = 128 << 10  # larger chunks of both sides fall out of the processor's second-level cache: twice as slow
 TOGETHER = 256  # copies open at a time, well below the usual limit of 1024 descriptors
@@ -63,37 +64,49 @@ def sha256_of(data: bytes) -> str:
 def same(source: int | bytes, openers: Sequence[Opener]) -> Iterator[bool | Problem]:
     """Whether each copy holds the source's bytes, in order.
 
-    The source (a descriptor, or contents at hand) is read once for each group of TOGETHER copies: a chunk is compared
-    with every copy of the group while it is in the processor's cache.
+    The source (a descriptor, or contents at hand) is read once for each group of copies, which are as many as can be
+    open beside each other, at most TOGETHER: a chunk is compared with every copy of the group while it is in the
+    processor's cache.
     """
-    for start in range(0, len(openers), TOGETHER):
-        yield from _same_group(source, openers[start : start + TOGETHER])
+    start = 0
+    while start < len(openers):
+        results = _same_group(source, openers[start : start + TOGETHER])
+        yield from results
+        start += len(results)
 
 
 def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | Problem]:
+    """The results of a group, which ends early where no more copies could be opened beside the others."""
     if isinstance(source, bytes):
         return _compare(iter([source]) if source else iter(()), openers)
     for _ in range(ATTEMPTS):
-        before = identity(os.fstat(source))
         try:
+            before = identity(os.fstat(source))
             results = _compare(chunks(source), openers)
+            after = identity(os.fstat(source))
         except OSError as error:
             reason = f"reading the source failed: {(error.strerror or str(error)).lower()}"
             return [Problem(kind=Kind.BAD_SOURCE, reason=reason)] * len(openers)
-        if identity(os.fstat(source)) == before:
+        if before == after:
             return results
     return [Problem(kind=Kind.BAD_SOURCE, reason="the source keeps changing while it is read")] * len(openers)
 
 
 def _compare(source: Iterator[bytes], openers: Sequence[Opener]) -> list[bool | Problem]:
-    results: list[bool | Problem] = [True] * len(openers)
+    results: list[bool | Problem] = []
     alive: dict[int, int] = {}
     try:
         for index, opener in enumerate(openers):
-            opened = _open(opener)
+            try:
+                opened = _open(opener)
+            except ExhaustedError as error:
+                if alive:
+                    break
+                opened = Problem(kind=Kind.UNREADABLE, reason=error.reason)
             if isinstance(opened, Problem):
-                results[index] = opened
+                results.append(opened)
             else:
+                results.append(True)
                 alive[index] = opened
         for chunk in source:
             for index in list(alive):
@@ -131,8 +144,11 @@ def _read_copy(fd: int, size: int) -> bytes | None:
 
 
 def _open(opener: Opener) -> int | Problem:
+    """Open a copy. Raises ExhaustedError where that has to wait for descriptors."""
     try:
         return opener()
+    except ExhaustedError:
+        raise
     except UnsafeError as error:
         return Problem(kind=Kind.UNSAFE, reason=error.reason)
     except PathError as error:

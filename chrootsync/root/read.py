@@ -11,6 +11,7 @@ from chrootsync.model import (
     AbsentError,
     Copy,
     FileType,
+    NotAFileError,
     PathError,
     Problem,
     Source,
@@ -19,22 +20,29 @@ from chrootsync.model import (
     UnsafeError,
 )
 from chrootsync.root import contents
-from chrootsync.root.dress import access_acl
+from chrootsync.root.dress import ACCESS_ACL, access_acl
 from chrootsync.root.walk import (
     NO_NAMES,
+    REPLACED,
     Directory,
     Place,
+    Pool,
     Walker,
     anything,
     failure,
+    inode,
     inside,
     join,
     only_trusted,
     protected,
+    status_of,
 )
 
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
 ACL_USER, ACL_GROUP_OWNER, ACL_GROUP = 0x02, 0x04, 0x08  # tags of entries in an ACL, linux/posix_acl.h
+
+EXTENSIONS = {ACCESS_ACL: "an ACL", "security.capability": "file capabilities"}
+"""Extended attributes by which a copy could be more than its source, capabilities(7)."""
 
 TYPES = {
     stat.S_IFREG: FileType.FILE,
@@ -47,8 +55,8 @@ TYPES = {
 }
 
 
-def state_of(status: os.stat_result, target: str | None = None) -> State:
-    """The state that a status describes."""
+def state_of(status: os.stat_result, target: str | None = None, extended: tuple[str, ...] = ()) -> State:
+    """The state that a status describes, with what is known beyond it."""
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     node = kind in (FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE)
     return State(
@@ -60,13 +68,27 @@ def state_of(status: os.stat_result, target: str | None = None) -> State:
         target=target,
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if node else None,
         identity=contents.identity(status),
+        extended=extended,
     )
 
 
-def reopen(fd: int, path: str) -> int:
+def extensions(path: str) -> tuple[str, ...]:
+    """The extensions of a file, by its path for the kernel; none where they cannot be told.
+
+    Nothing opens attributes beside a directory descriptor, and the way by /proc costs twice as much as this. The path
+    holds no link, and was walked to through directories that only root can change.
+    """
+    try:
+        found = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return ()
+    return tuple(what for attribute, what in EXTENSIONS.items() if attribute in found) if found else ()
+
+
+def reopen(fd: int, path: str, pool: Pool) -> int:
     """Open for reading what an O_PATH descriptor of a regular file stands for; a lease cannot make it block."""
     try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return pool.insist(lambda: os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except FileNotFoundError:
         raise UnreadableError(path, "cannot be opened, because /proc is not mounted") from None
     except OSError as error:
@@ -84,10 +106,10 @@ def read_at_most(fd: int, path: str, limit: int) -> bytes:
     return data
 
 
-def list_directory(directory: Directory) -> list[tuple[str, FileType]]:
+def list_directory(directory: Directory, pool: Pool) -> list[tuple[str, FileType]]:
     """The names in a directory, sorted, with their types. Raises UnreadableError."""
     try:
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd)
+        fd = pool.insist(lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd))
     except OSError as error:
         raise failure(directory.path, error) from None
     try:
@@ -116,9 +138,10 @@ def _type_of(entry: os.DirEntry[str]) -> FileType | None:
 class HostFile:
     """A place on the host side; its contents are opened when they are asked for."""
 
-    def __init__(self, place: Place) -> None:
-        """Take over the descriptor of ``place``."""
+    def __init__(self, place: Place, pool: Pool) -> None:
+        """Take over the descriptor of ``place``; ``pool`` makes room for opening it."""
         self._place = place
+        self._pool = pool
         self._data: bytes | None = None
         self._opened: int | None = None
         self.path = place.path
@@ -141,13 +164,17 @@ class HostFile:
         """A descriptor for reading, the same each time. Raises UnreadableError."""
         if self._opened is None:
             if self.state.type is not FileType.FILE:
-                raise UnreadableError(self.path, f"is a {self.state.type}, not a file")
-            self._opened = reopen(self._place.fd, self.path)
+                raise NotAFileError(self.path, f"is a {self.state.type}, not a file")
+            self._opened = reopen(self._place.fd, self.path, self._pool)
         return self._opened
 
     def open(self) -> int:
         """A descriptor for reading that the caller closes. Raises UnreadableError."""
-        return os.dup(self.fileno())
+        fd = self.fileno()
+        try:
+            return self._pool.insist(lambda: os.dup(fd))
+        except OSError as error:
+            raise failure(self.path, error) from None
 
     def readers(self) -> int:
         """The permission bits that a copy, which has no ACL, may have at most.
@@ -186,11 +213,12 @@ def _readers_by_acl(acl: bytes, mask: int) -> int:
 class ChrootCopy:
     """A place inside a chroot, looked at without following a link at its end."""
 
-    __slots__ = ("_directory", "_name", "path", "state")
+    __slots__ = ("_directory", "_name", "_walker", "path", "state")
 
-    def __init__(self, path: str, directory: Directory | None, name: str, state: State | None) -> None:
-        """``directory`` is None where the way there ends early; the descriptor stays the walker's."""
+    def __init__(self, path: str, walker: Walker, directory: Directory | None, name: str, state: State | None) -> None:
+        """``directory`` is None where the way there ends early; it stays the walker's, which may have to reopen it."""
         self.path = path
+        self._walker = walker
         self._directory = directory
         self._name = name
         self.state = state
@@ -204,16 +232,19 @@ class ChrootCopy:
         if self._directory is None or self.state is None:
             raise AbsentError(self.path, "does not exist")
         if self.state.type is not FileType.FILE:
-            raise UnreadableError(self.path, f"is a {self.state.type}, not a file")
+            raise NotAFileError(self.path, f"is a {self.state.type}, not a file")
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        directory = self._walker.opened(self._directory)
         try:
-            fd = os.open(self._name, flags, dir_fd=self._directory.fd)
+            fd = self._walker.pool.insist(lambda: os.open(self._name, flags, dir_fd=directory.fd))
         except OSError as error:
             raise failure(self.path, error) from None
-        status = os.fstat(fd)
-        if self.state.identity is None or (status.st_dev, status.st_ino) != self.state.identity[:2]:
+        try:
+            if self.state.identity is None or inode(status_of(fd, self.path)) != self.state.identity[:2]:
+                raise UnreadableError(self.path, REPLACED)
+        except PathError:
             os.close(fd)
-            raise UnreadableError(self.path, "was replaced while it was looked at")
+            raise
         return fd
 
     def contents(self, limit: int) -> bytes:
@@ -228,9 +259,13 @@ class ChrootCopy:
 class WalkedChroot:
     """One chroot of a root; see the Chroot protocol of the model."""
 
-    def __init__(self, path: str, walker: Walker, mounts: frozenset[str]) -> None:
-        """``path`` is the chroot's from the root, ``mounts`` are the mount points below it, from the chroot."""
+    def __init__(self, path: str, outside: str, walker: Walker, mounts: frozenset[str]) -> None:
+        """``path`` is the chroot's from the root, ``outside`` as this process sees it, without a slash at its end.
+
+        ``mounts`` are the mount points below it, from the chroot.
+        """
         self.path = path
+        self._outside = outside
         self.walker = walker
         self._mounts = mounts
 
@@ -241,30 +276,30 @@ class WalkedChroot:
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links; None where it is missing."""
         try:
-            return self.walker.directory(directory).path
+            return self.walker.visit(directory).path
         except AbsentError:
             return None
 
     def names(self, directory: str) -> list[tuple[str, FileType]]:
         """The names in a directory of the chroot; empty where it is missing."""
         try:
-            found = self.walker.directory(directory)
+            found = self.walker.visit(directory)
         except AbsentError:
             return []
-        return list_directory(found)
+        return list_directory(found, self.walker.pool)
 
     def look(self, path: str) -> Copy:
         """What is at a path inside the chroot."""
         head, name = os.path.split(path)
         try:
             if name in NO_NAMES:
-                directory = self.walker.directory(path)
-                return ChrootCopy(path, directory, ".", state_of(os.fstat(directory.fd)))
-            directory = self.walker.directory(head)
+                directory = self.walker.visit(path)
+                return ChrootCopy(path, self.walker, directory, ".", state_of(status_of(directory.fd, path)))
+            directory = self.walker.visit(head)
         except AbsentError:
-            return ChrootCopy(path, None, name, None)
+            return ChrootCopy(path, self.walker, None, name, None)
         state = self._status(directory, name)
-        return ChrootCopy(path, directory, name, state)
+        return ChrootCopy(path, self.walker, directory, name, state)
 
     def _status(self, directory: Directory, name: str) -> State | None:
         path = join(directory.path, name)
@@ -280,10 +315,12 @@ class WalkedChroot:
             return None
         if path in self._mounts:
             raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
-        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        if not stat.S_ISREG(status.st_mode):
+            return state_of(status, target)
+        if status.st_nlink > 1:
             reason = f"this file has {status.st_nlink} links, so that its contents are elsewhere too; remove it"
             raise UnsafeError(path, f"{reason}, and check --fix makes a copy of its own")
-        return state_of(status, target)
+        return state_of(status, extended=extensions(self._outside + path))
 
 
 class Root:
@@ -293,15 +330,21 @@ class Root:
         """Open a root. Raises AbsentError, UnreadableError."""
         self.path = path
         try:
-            base = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise failure(path, error) from None
-        self._status = os.fstat(base)
-        self.live = os.path.samestat(self._status, os.stat("/"))
+        try:
+            self._status = os.fstat(fd)
+            self.live = os.path.samestat(self._status, os.stat("/"))
+        except OSError as error:
+            os.close(fd)
+            raise failure(path, error) from None
         self.owners = frozenset({0, os.geteuid()})
-        self._host = Walker(base, anything)
-        self._trusting = Walker(os.dup(base), only_trusted(self.owners))
-        self._protected = Walker(os.dup(base), protected(self.owners))
+        self._pool = Pool()
+        base = Directory(fd, "/", self._status)
+        self._host = Walker(base, anything, self._pool)
+        self._trusting = Walker(base, only_trusted(self.owners), self._pool)
+        self._protected = Walker(base, protected(self.owners), self._pool)
 
     def close(self) -> None:
         """Close every descriptor of the walks; chroots close their own."""
@@ -311,7 +354,7 @@ class Root:
 
     def source(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root."""
-        return HostFile(self._host.place(path))
+        return HostFile(self._host.place(path), self._pool)
 
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         """The contents of a host file of at most ``limit`` bytes."""
@@ -322,7 +365,7 @@ class Root:
         return self._read(self._protected if self.live else self._host, path, 16 << 20)
 
     def _read(self, walker: Walker, path: str, limit: int) -> bytes:
-        found = HostFile(walker.place(path))
+        found = HostFile(walker.place(path), self._pool)
         try:
             if walker is self._protected:
                 check_file(path, found.state, self.owners)
@@ -332,7 +375,7 @@ class Root:
 
     def names(self, directory: str) -> list[tuple[str, FileType]]:
         """The names in a host directory."""
-        return list_directory(self._host.directory(directory))
+        return list_directory(self._host.visit(directory), self._pool)
 
     def resolve(self, path: str) -> str:
         """The host path without links."""
@@ -343,14 +386,20 @@ class Root:
     def chroot(self, path: str) -> WalkedChroot:
         """Walk to a chroot, through directories that root alone can change."""
         only_trusted(self.owners)("/", self._status)
-        base = self._trusting.directory(path)
-        status = os.fstat(base.fd)
+        way = self._trusting.visit(path)
+        status = status_of(way.fd, path)
         if os.path.samestat(status, self._status) or os.path.samestat(status, os.stat("/")):
             raise UnsafeError(path, "is the root itself; a chroot must be a directory of its own")
-        below = os.path.realpath(self.path).rstrip("/") + base.path.rstrip("/") + "/"
+        outside = os.path.realpath(self.path).rstrip("/") + way.path.rstrip("/")
+        below = f"{outside}/"
         mounts = frozenset("/" + mount.removeprefix(below) for mount in self._mounts if mount.startswith(below))
         policy = inside(only_trusted(self.owners), status.st_dev, mounts)
-        return WalkedChroot(base.path, Walker(os.dup(base.fd), policy), mounts)
+
+        def enter() -> int:
+            return self._pool.duplicate(self._trusting.opened(way))
+
+        base = Directory(enter(), "/", status)
+        return WalkedChroot(way.path, outside, Walker(base, policy, self._pool, enter), mounts)
 
     @cached_property
     def _mounts(self) -> tuple[str, ...]:

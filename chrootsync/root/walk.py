@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,17 +18,31 @@ from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeErro
 
 MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+REPLACED = "was replaced while it was looked at"
 NO_NAMES = frozenset({"", ".", ".."})  # ends of paths that name a directory by the way there
 
 Policy = Callable[[str, os.stat_result], None]
 """Called with the walked path and its status for each directory and link that is passed; raises UnsafeError."""
 
 
-class Directory(NamedTuple):
-    """An open directory (O_PATH) and its path from the walker's base, spelled without links."""
+class ExhaustedError(UnreadableError):
+    """No more descriptors can be opened for now."""
 
-    fd: int
-    path: str
+
+class Directory:
+    """A directory (O_PATH) and its path from the walker's base, spelled without links.
+
+    ``fd`` is -1 while it is closed, ``inode`` (device, inode) tells whether it is the same when it is opened again.
+    """
+
+    __slots__ = ("fd", "inode", "path")
+
+    def __init__(self, fd: int, path: str, status: os.stat_result) -> None:
+        """Take over ``fd``, whose status is ``status``."""
+        self.fd = fd
+        self.path = path
+        self.inode = inode(status)
 
 
 class Place(NamedTuple):
@@ -89,7 +104,21 @@ def failure(path: str, error: OSError) -> PathError:
     """The error of the model that an OSError on a path means."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return AbsentError(path, "does not exist")
-    return UnreadableError(path, (error.strerror or str(error)).lower())
+    kind = ExhaustedError if error.errno in EXHAUSTED else UnreadableError
+    return kind(path, (error.strerror or str(error)).lower())
+
+
+def inode(status: os.stat_result) -> tuple[int, int]:
+    """What tells one inode from every other: device and number."""
+    return status.st_dev, status.st_ino
+
+
+def status_of(fd: int, path: str) -> os.stat_result:
+    """The status of an open descriptor. Raises UnreadableError."""
+    try:
+        return os.fstat(fd)
+    except OSError as error:
+        raise failure(path, error) from None
 
 
 def names(path: str) -> list[str]:
@@ -102,32 +131,132 @@ def join(directory: str, name: str) -> str:
     return f"/{name}" if directory == "/" else f"{directory}/{name}"
 
 
-class Walker:
-    """Finds directories and places below a base descriptor, under a policy; keeps what it opened until closed."""
+class Pool:
+    """The directories that all walks of a root keep open; the least recently used one is closed beyond ``most``.
 
-    def __init__(self, base: int, policy: Policy) -> None:
-        """Take over ``base``, an open directory that is ``/`` to everything walked here."""
-        self._root = Directory(base, "/")
+    By default that is half of the descriptors that this process may have: the rest is for what is read. What is pinned
+    stays open until it is closed; a quarter is left in any case for taking back what the pinned ones were needed for.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        """Keep ``most`` directories open, no fewer than a walk needs."""
+        self._most = max(4, os.sysconf("SC_OPEN_MAX") // 2 if most is None else most)
+        self._open: OrderedDict[Directory, None] = OrderedDict()
+        self._pinned: set[Directory] = set()
+
+    def keep(self, directory: Directory) -> None:
+        """Take an open directory in, as the most recently used one."""
+        self._open[directory] = None
+        while len(self._open) + len(self._pinned) > self._most and len(self._open) > 2:
+            self._close_oldest()
+
+    def use(self, directory: Directory) -> None:
+        """Make a directory the most recently used one, which is the last to be closed."""
+        if directory in self._open:
+            self._open.move_to_end(directory)
+
+    def pin(self, directory: Directory) -> None:
+        """Never close an open directory by itself. Raises ExhaustedError where too many are pinned."""
+        if directory in self._pinned:
+            return
+        if len(self._pinned) >= self._most * 3 // 2:
+            raise ExhaustedError(directory.path, os.strerror(errno.EMFILE).lower())
+        self._open.pop(directory, None)
+        self._pinned.add(directory)
+
+    def close(self, directory: Directory) -> None:
+        """Close a directory that is not needed any more; closing it twice does nothing."""
+        self._open.pop(directory, None)
+        self._pinned.discard(directory)
+        if directory.fd >= 0:
+            os.close(directory.fd)
+            directory.fd = -1
+
+    def make_room(self) -> bool:
+        """Close half of what may be closed, never the most recently used; whether there was any."""
+        count = len(self._open) // 2
+        for _ in range(count):
+            self._close_oldest()
+        return count > 0
+
+    def insist(self, opening: Callable[[], int]) -> int:
+        """The descriptor that ``opening`` opens, after making room for it where need be. Raises OSError."""
+        while True:
+            try:
+                return opening()
+            except OSError as error:
+                if error.errno not in EXHAUSTED or not self.make_room():
+                    raise
+
+    def duplicate(self, directory: Directory) -> int:
+        """A descriptor of its own for an open directory. Raises UnreadableError."""
+        try:
+            return self.insist(lambda: os.dup(directory.fd))
+        except OSError as error:
+            raise failure(directory.path, error) from None
+
+    def _close_oldest(self) -> None:
+        directory, _ = self._open.popitem(last=False)
+        os.close(directory.fd)
+        directory.fd = -1
+
+
+class Walker:
+    """Finds directories and places below a base, under a policy; remembers the way, and keeps open what its pool keeps.
+
+    A directory that the pool has closed is opened again from the nearest one above that is open, under the same policy,
+    and only if it is still the same one.
+    """
+
+    def __init__(self, base: Directory, policy: Policy, pool: Pool, open_base: Callable[[], int] | None = None) -> None:
+        """Take over ``base``, an open directory that is ``/`` to everything walked here.
+
+        ``open_base`` opens it anew after the pool has closed it; without, it stays open.
+        """
+        self._root = base
         self._policy = policy
-        self._known: dict[str, Directory] = {"/": self._root}
+        self.pool = pool
+        self._open_base = open_base
+        if open_base is None:
+            pool.pin(base)
+        else:
+            pool.keep(base)
+        self._known: dict[str, Directory] = {"/": base}
         self._steps: dict[str, Directory | str] = {}
 
     def close(self) -> None:
         """Close every descriptor."""
-        os.close(self._root.fd)
+        self.pool.close(self._root)
         for step in self._steps.values():
             if isinstance(step, Directory):
-                os.close(step.fd)
+                self.pool.close(step)
+        self._open_base = None
         self._known.clear()
         self._steps.clear()
 
     def directory(self, path: str) -> Directory:
-        """Walk to a directory. Raises AbsentError, UnreadableError, UnsafeError."""
+        """Walk to a directory that stays open until the walker is closed.
+
+        Raises AbsentError, UnreadableError, UnsafeError.
+        """
+        found = self.visit(path)
+        self.pool.pin(found)
+        return found
+
+    def visit(self, path: str) -> Directory:
+        """Walk to a directory that stays open until the next walk. Raises AbsentError, UnreadableError, UnsafeError."""
         known = self._known.get(path)
         if known is None:
             known = self._walk(path, names(path))
             self._known[path] = known
-        return known
+        return self.opened(known)
+
+    def opened(self, directory: Directory) -> Directory:
+        """A directory that was walked to, opened again if need be. Raises AbsentError, UnreadableError, UnsafeError."""
+        if directory.fd < 0:
+            self._open_again(directory)
+        self.pool.use(directory)
+        return directory
 
     def place(self, path: str) -> Place:
         """Walk to anything, following a link at the end too. Raises AbsentError, UnreadableError, UnsafeError."""
@@ -135,9 +264,10 @@ class Walker:
         for _ in range(MAX_LINKS + 1):
             head, tail = os.path.split(pending)
             if tail in NO_NAMES:
-                directory = self.directory(pending)
-                return Place(os.dup(directory.fd), os.fstat(directory.fd), directory.path)
-            directory = self.directory(head)
+                directory = self.visit(pending)
+                status = status_of(directory.fd, directory.path)
+                return Place(self.pool.duplicate(directory), status, directory.path)
+            directory = self.visit(head)
             place = self._look(directory, tail)
             if not stat.S_ISLNK(place.status.st_mode):
                 return place
@@ -177,7 +307,7 @@ class Walker:
         known = self._steps.get(path)
         if known is not None:
             return known
-        place = self._look(here, name)
+        place = self._look(self.opened(here), name)
         mode = place.status.st_mode
         if stat.S_ISLNK(mode):
             step: Directory | str = self._read_link(place)
@@ -190,22 +320,58 @@ class Walker:
         return step
 
     def _pass(self, place: Place) -> Directory:
+        self._permit(place)
+        directory = Directory(place.fd, place.path, place.status)
+        self.pool.keep(directory)
+        return directory
+
+    def _permit(self, place: Place) -> None:
+        """Ask the policy; what it refuses is closed."""
         try:
             self._policy(place.path, place.status)
         except PathError:
             os.close(place.fd)
             raise
-        return Directory(place.fd, place.path)
+
+    def _open_again(self, directory: Directory) -> None:
+        """Open a directory that the pool has closed, and those above it that lead there."""
+        closed = [directory]
+        while closed[-1] is not self._root and (parent := self._known_parent(closed[-1])).fd < 0:
+            closed.append(parent)
+        if closed[-1] is self._root:
+            closed.pop()
+            self._open_root()
+        for each in reversed(closed):
+            parent = self._known_parent(each)
+            self.pool.use(parent)
+            place = self._look(parent, os.path.basename(each.path))
+            if not stat.S_ISDIR(place.status.st_mode) or inode(place.status) != each.inode:
+                os.close(place.fd)
+                raise UnreadableError(each.path, REPLACED)
+            self._permit(place)
+            each.fd = place.fd
+            self.pool.keep(each)
+
+    def _open_root(self) -> None:
+        if self._open_base is None:
+            raise UnreadableError(self._root.path, "the walk has ended")
+        self._root.fd = self._open_base()
+        self.pool.keep(self._root)
 
     def _look(self, here: Directory, name: str) -> Place:
+        """What a name in an open directory stands for."""
         path = join(here.path, name)
         try:
-            fd = os.open(name, LOOK, dir_fd=here.fd)
+            fd = self.pool.insist(lambda: os.open(name, LOOK, dir_fd=here.fd))
         except OSError as error:
             raise failure(path, error) from None
         except ValueError:
             raise AbsentError(path, "cannot be the name of a file") from None
-        return Place(fd, os.fstat(fd), path)
+        try:
+            return Place(fd, os.fstat(fd), path)
+        except OSError as error:
+            os.close(fd)
+            raise failure(path, error) from None
 
     def _read_link(self, place: Place) -> str:
         """The text of a link that the policy lets pass; closes the place."""

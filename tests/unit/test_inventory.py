@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from chrootsync.model import (
     Severity,
     When,
 )
+from chrootsync.pipeline import check
 from tests.unit.scenery import Tree, checked, daemon, drifts, grow, instance, kinds, rule, snapshot, task
 
 ROOT = os.geteuid() == 0
@@ -213,10 +216,50 @@ def test_what_a_mirrored_directory_holds_beyond_the_hosts_is_an_orphan(tree: Pat
 
 
 def test_links_that_lead_to_no_file_are_no_files_of_a_directory(tree: Path) -> None:
-    links: Tree = {"/dangling": "/nowhere", "/folder": "/etc", "/file": "/etc/hosts", "/loop": "loop"}
+    links: Tree = {"/dangling": "/nowhere", "/file": "/etc/hosts", "/loop": "loop", "/pipe": "/pipe"}
     grow(tree, {f"/etc/ssl/certs{path}": target for path, target in links.items()})
+    grow(tree, {"/pipe": 0o644})
     found = entries(tree, rule(directories=("/etc/ssl/certs",)))
-    assert [entry.path for entry in found if entry.source] == ["/etc/ssl/certs/file"]
+    assert {entry.path: entry.problem.kind if entry.problem else None for entry in found if entry.source} == {
+        "/etc/ssl/certs/file": None,
+        "/etc/ssl/certs/loop": Kind.UNREADABLE,
+    }
+
+
+def test_links_to_directories_are_followed_once(tree: Path) -> None:
+    grow(tree, {"/srv/zones/local": b"zone", "/etc/bind/zones": "/srv/zones", "/etc/bind/again": "../bind"})
+    found = entries(tree, rule(directories=("/etc/bind",)))
+    assert [entry.path for entry in found if entry.source] == ["/etc/bind/zones/local"]
+
+
+def test_a_tree_may_be_deeper_than_python_can_count(tree: Path) -> None:
+    folder = "/etc" + "/d" * 1500
+    try:
+        grow_deep(tree, folder)
+        grow_deep(tree, f"/jail/one{folder}")
+        with task(tree, [PRESENT, rule(directories=("/etc/d",))]) as (work, _):
+            assert drifts(check(work)) == []
+    finally:
+        # Python's own shutil.rmtree, by which pytest tidies up, cannot.
+        subprocess.run(["rm", "-rf", tree / "etc", tree / "jail"], check=True)
+
+
+def grow_deep(root: Path, path: str) -> None:
+    """Make a directory whose path is longer than the system takes in one piece."""
+    fd = os.open(root, os.O_RDONLY)
+    for name in path.strip("/").split("/"):
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+
+
+def test_a_certificate_whose_link_dangles_on_the_host_is_an_orphan(tree: Path) -> None:
+    grow(tree, {"/etc/certs/0a775a30.0": "/usr/share/gone.pem", "/jail/one/etc/certs/0a775a30.0": b"ca"})
+    mirror = rule(directories=("/etc/certs",), match=r"[0-9a-f]{8}\.0", mirror=True)
+    assert kinds(checked(tree, [mirror])) == {"/etc/certs/0a775a30.0": "orphan"}
 
 
 def test_a_filtered_copy_has_no_password_fields(tree: Path) -> None:
@@ -256,7 +299,16 @@ def test_a_parameter_gives_the_paths(tree: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["etc/ssl", "/etc/../../x", "/jail/one/etc/ssl"])
+def test_a_parameter_with_dots_is_told(tree: Path) -> None:
+    condition = ParameterCondition(names=("smtp_tls_CApath",), matches="^(.+)$")
+    needs = rule(directories=("$1",), when=When(chrooted=("smtp",), parameter=condition))
+    (entry,) = entries(tree, needs, daemons=(daemon("smtp", smtp_tls_CApath="/etc/postfix/../ssl"),))
+    assert entry.problem is not None
+    assert entry.problem.kind is Kind.BAD_SOURCE
+    assert entry.problem.reason == "cannot be followed into the chroot; write it without .."
+
+
+@pytest.mark.parametrize("value", ["etc/ssl", "/jail/one/etc/ssl"])
 def test_a_parameter_that_names_no_host_directory_asks_for_nothing(tree: Path, value: str) -> None:
     grow(tree, {"/jail/one/etc/ssl/x": b""})
     condition = ParameterCondition(names=("smtp_tls_CApath",), matches="^(.+)$")
@@ -291,6 +343,32 @@ PRESENT = rule(id="test.present", directories=("/etc", "/usr"), presence=Presenc
 def test_what_is_there_already_is_kept_fresh_and_nothing_is_added(tree: Path) -> None:
     grow(tree, {"/etc/localtime": b"TZ", "/jail/one/etc/hosts": b"stale", "/jail/one/etc/own": b"", "/usr/x": b""})
     assert kinds(checked(tree, [PRESENT])) == {"/etc/hosts": "differs"}
+
+
+def test_every_kind_of_thing_is_kept_fresh(tree: Path) -> None:
+    grow(tree, {"/etc/passwd": b"root:HASH:0:0::/:/bin/sh\n", "/jail/one/etc/passwd": b"root:HASH:0:0::/:/bin/sh\n"})
+    grow(tree, {"/jail/one/dev/random": b"not a device", "/jail/one/lib64": "elsewhere"})
+    random = Device(path="/dev/random", kind=FileType.CHARACTER_DEVICE, major=1, minor=8)
+    zero = Device(path="/dev/zero", kind=FileType.CHARACTER_DEVICE, major=1, minor=5)
+    fresh = rule(
+        presence=Presence.IF_PRESENT,
+        devices=(random, zero),
+        links=(Link(path="/lib64", target="lib"), Link(path="/lib", target="usr/lib")),
+        filtered=("/etc/passwd", "/etc/group"),
+    )
+    assert kinds(checked(tree, [fresh])) == {
+        "/dev/random": "type",
+        "/etc/passwd": "differs",
+        "/lib64": "differs",
+    }
+
+
+def test_a_copy_of_what_the_host_has_no_more_is_told(tree: Path) -> None:
+    optional = rule(files=("/etc/gai.conf",), when=When(exists="/etc/gai.conf"))
+    assert kinds(checked(tree, [optional])) == {}
+    grow(tree, {"/jail/one/etc/gai.conf": b"stale for ever"})
+    (drift,) = drifts(checked(tree, [optional]))
+    assert (drift.kind, drift.reason) == (Kind.BAD_SOURCE, "the source does not exist")
 
 
 def test_what_another_rule_names_is_that_rules(tree: Path) -> None:
@@ -423,6 +501,42 @@ def test_a_directory_of_somebody_else_is_unsafe(tree: Path) -> None:
     os.chown(tree / "jail/one/etc", 1234, 1234)
     by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
     assert by_path["/etc"].reason == ("this directory belongs to user 1234; give it to root (chown -h root)")
+
+
+def test_one_chroot_has_one_instance(tree: Path) -> None:
+    shared = [instance("a", chroot="/jail/one"), instance("b", chroot="/jail/../jail/one")]
+    found = checked(tree, [rule(files=("/etc/hosts",))], shared)
+    assert [drift.kind for drift in drifts(found[1:])] == [Kind.BAD_INSTANCE]
+    reason = "the chroot /jail/one is that of a already; let one instance have all its rule sets"
+    assert drifts(found[1:])[0].reason == reason
+
+
+@needs_user
+@pytest.mark.parametrize(
+    ("hidden", "when"),
+    [
+        ("etc/os-release", When(distribution=("debian",))),
+        ("etc/private", When(exists="/etc/private/file")),
+        ("lib", When(libc="glibc")),
+    ],
+)
+def test_a_condition_that_cannot_be_seen_is_told(tree: Path, hidden: str, when: When) -> None:
+    grow(tree, {"/etc/os-release": b"ID=debian\n", "/etc/private/file": b"", "/lib/libc.so.6": b""})
+    (tree / hidden).chmod(0)
+    (drift,) = drifts(checked(tree, [rule(files=("/etc/hosts",), when=when)]))
+    (tree / hidden).chmod(0o755)
+    assert drift.kind is Kind.UNREADABLE
+    assert drift.reason.startswith("whether the rule holds cannot be told: /")
+    assert drift.reason.endswith(": permission denied on the host")
+
+
+@needs_user
+def test_an_optional_source_that_cannot_be_seen_is_told(tree: Path) -> None:
+    grow(tree, {"/etc/app/file": b"x", "/jail/one/etc/app/file": b"stale"})
+    (tree / "etc/app").chmod(0)
+    (drift,) = drifts(checked(tree, [PRESENT]))
+    (tree / "etc/app").chmod(0o755)
+    assert (drift.entry.path, drift.kind) == ("/etc/app/file", Kind.UNREADABLE)
 
 
 @needs_user

@@ -125,13 +125,13 @@ def test_a_damaged_module_is_unresolved(tmp_path: Path, contents: bytes, reason:
     assert [missing.because for missing in found.unresolved] == [why]
 
 
-def test_an_unreadable_module_is_unresolved_and_not_remembered(tmp_path: Path) -> None:
+def test_an_unreadable_module_is_said_and_nothing_is_remembered(tmp_path: Path) -> None:
     debian(tmp_path)
     cache = MemoryCache()
     reader = TreeReader(tmp_path, unreadable=[f"{TRIPLET}/libnss_mymachines.so.2"])
-    found = libraries.needs_nss(reader, cache, ["hosts"])
-    assert [missing.name for missing in found.unresolved] == ["libnss_mymachines.so.2"]
-    assert cache.values == {}
+    with pytest.raises(UnreadableError, match=r"libnss_mymachines\.so\.2: permission denied"):
+        libraries.needs_nss(reader, cache, ["hosts"])
+    assert [name for name in cache.values if name.startswith("nss")] == []
 
 
 def test_an_unreadable_nsswitch_conf_is_said(tmp_path: Path) -> None:
@@ -161,12 +161,13 @@ def test_what_cannot_be_seen_any_more_is_looked_at_again(tmp_path: Path) -> None
     assert reader.reads
 
 
-def test_an_unreadable_libc_has_no_version(tmp_path: Path) -> None:
+def test_an_unreadable_libc_is_said(tmp_path: Path) -> None:
     libc = f"{TRIPLET}/libc.so.6"
     reader = TreeReader(debian(tmp_path), unreadable=[libc])
-    assert libraries.libc(reader, MemoryCache()) == Libc()
-    found = libraries.needs_nss(reader, MemoryCache(), ["hosts"])
-    assert f"{TRIPLET}/libnss_files.so.2" in paths(found)  # better one too many than one too few
+    with pytest.raises(UnreadableError):
+        libraries.libc(reader, MemoryCache())
+    with pytest.raises(UnreadableError):
+        libraries.needs_nss(reader, MemoryCache(), ["hosts"])
 
 
 def test_a_directory_or_a_dangling_link_is_no_library(tmp_path: Path) -> None:

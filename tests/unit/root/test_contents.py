@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from chrootsync.model import AbsentError, Kind, Problem, UnreadableError, UnsafeError
 from chrootsync.root import contents
 from chrootsync.root.contents import CHUNK, TOGETHER, Opener, same
+from chrootsync.root.walk import failure
 from tests.unit.machine import descriptors, descriptors_left
 
 READING_FAILED = Problem(kind=Kind.UNREADABLE, reason="reading the copy failed")
@@ -221,22 +222,49 @@ def test_an_interrupt_closes_every_copy(files: Files) -> None:
     # the fixture sees that nothing is open any more
 
 
-def test_when_descriptors_run_out_the_copies_beyond_are_unreadable(files: Files) -> None:
-    copies = [files.copy(b"x") for _ in range(4)]
+def checked(open_copy: Opener) -> Opener:
+    """As a copy of a chroot is opened."""
 
-    def checked(open_copy: Opener) -> Opener:
-        def open_it() -> int:
-            try:
-                return open_copy()
-            except OSError as error:
-                raise UnreadableError("/x", (error.strerror or "").lower()) from None
+    def open_it() -> int:
+        try:
+            return open_copy()
+        except OSError as error:
+            raise failure("/x", error) from None
 
-        return open_it
+    return open_it
 
-    with descriptors_left(2):
-        found = list(same(b"x", [checked(one) for one in copies]))
-    too_many = Problem(kind=Kind.UNREADABLE, reason="too many open files")
-    assert found == [True, True, too_many, too_many]
+
+def test_when_descriptors_run_out_the_rest_is_compared_after(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = [checked(files.copy(b"y" if number == 3 else b"x")) for number in range(5)]
+    reads = Reads(monkeypatch)
+    files.source.write_bytes(b"x")
+    with files.source.open("rb") as file, descriptors_left(2):
+        assert list(same(file.fileno(), copies)) == [True, True, True, False, True]
+    assert reads[0] == 3
+    with descriptors_left(1):
+        assert list(same(b"x", copies)) == [True, True, True, False, True]
+
+
+def test_a_problem_beside_exhaustion_keeps_its_place(files: Files) -> None:
+    gone = Problem(kind=Kind.UNREADABLE, reason="does not exist")
+    copies = [checked(files.copy(b"x")) for _ in range(3)]
+    with descriptors_left(1):
+        found = list(same(b"x", [copies[0], failing(AbsentError("/x", "does not exist")), *copies[1:]]))
+    assert found == [True, gone, True, True]
+
+
+def test_without_any_descriptor_copies_are_unreadable(files: Files) -> None:
+    copies = [checked(files.copy(b"x")) for _ in range(2)]
+    with descriptors_left(0):
+        found = list(same(b"x", copies))
+    assert found == [Problem(kind=Kind.UNREADABLE, reason="too many open files")] * 2
+
+
+def test_a_source_whose_status_cannot_be_had_is_a_bad_source(files: Files) -> None:
+    closed = os.open("/", os.O_PATH)
+    os.close(closed)
+    reason = "reading the source failed: bad file descriptor"
+    assert list(same(closed, [files.copy(b"x")])) == [Problem(kind=Kind.BAD_SOURCE, reason=reason)]
 
 
 SMALL = st.binary(max_size=3 * 8)

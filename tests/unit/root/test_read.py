@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -28,6 +30,7 @@ from chrootsync.model import (
 )
 from chrootsync.root import Root, read
 from chrootsync.root.dress import ACCESS_ACL
+from chrootsync.root.walk import Pool
 from tests.unit.machine import (
     STRANGER,
     descriptors,
@@ -38,7 +41,7 @@ from tests.unit.machine import (
     promptly,
     set_acl,
 )
-from tests.unit.scenery import grow
+from tests.unit.scenery import checked, drifts, fixed, grow, instance, rule
 
 
 @pytest.fixture
@@ -330,7 +333,7 @@ def test_without_proc_a_source_cannot_be_opened(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "open", missing)
     with pytest.raises(UnreadableError) as caught:
-        read.reopen(3, "/etc/hosts")
+        read.reopen(3, "/etc/hosts", Pool())
     assert str(caught.value) == "/etc/hosts: cannot be opened, because /proc is not mounted"
 
 
@@ -408,6 +411,65 @@ def test_an_acl_by_setfacl_is_understood(tree: Path, image: Root) -> None:
     assert (tree / "etc/hosts").stat().st_mode & 0o777 == 0o640
     with source_at(image, "/etc/hosts") as source:
         assert source.readers() == 0o600
+
+
+CAPABILITIES = struct.pack("<IIIII", 0x0200_0001, 1 << 10, 0, 0, 0)
+"""cap_net_bind_service as linux/capability.h lays it out."""
+
+
+def extend(path: Path, attribute: str, value: bytes) -> None:
+    try:
+        os.setxattr(path, attribute, value)
+    except OSError as error:
+        pytest.skip(f"no {attribute} here: {error}")
+
+
+def test_a_copy_with_an_acl_is_seen_to_have_one(tree: Path, image: Root) -> None:
+    acl = acl_of(
+        [(USER_OBJ, 6, NO_ID), (USER, 4, STRANGER), (GROUP_OBJ, 4, NO_ID), (MASK, 4, NO_ID), (OTHER, 0, NO_ID)]
+    )
+    assert seen(tree, "/etc/hosts").extended == ()
+    for path in ("etc/hosts", "jail/etc/hosts"):
+        extend(tree / path, ACCESS_ACL, acl)
+    assert seen(tree, "/etc/hosts").extended == ("an ACL",)
+    with source_at(image, "/etc/hosts") as source:
+        assert source.state.extended == ()
+    # One that says no more than the mode is none: the kernel keeps it as the mode.
+    extend(
+        tree / "jail/etc/hosts", ACCESS_ACL, acl_of([(USER_OBJ, 6, NO_ID), (GROUP_OBJ, 4, NO_ID), (OTHER, 0, NO_ID)])
+    )
+    assert seen(tree, "/etc/hosts").extended == ()
+
+
+@needs_root
+def test_a_copy_with_file_capabilities_is_seen_to_have_them(tree: Path) -> None:
+    extend(tree / "jail/etc/hosts", "security.capability", CAPABILITIES)
+    assert seen(tree, "/etc/hosts").extended == ("file capabilities",)
+    set_acl(tree / "jail/etc/hosts", "-m", f"u:{STRANGER}:r")
+    assert seen(tree, "/etc/hosts").extended == ("an ACL", "file capabilities")
+
+
+def test_other_attributes_of_a_copy_do_not_matter(tree: Path) -> None:
+    extend(tree / "jail/etc/hosts", "user.comment", b"mine")
+    assert seen(tree, "/etc/hosts").extended == ()
+
+
+def test_where_attributes_cannot_be_told_there_are_none(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse = mock.Mock(side_effect=OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)))
+    monkeypatch.setattr(os, "listxattr", refuse)
+    assert seen(tree, "/etc/hosts").extended == ()
+
+
+@needs_root
+def test_a_copy_that_is_more_than_its_source_is_repaired(tree: Path) -> None:
+    grow(tree, {"/etc/hosts": b"jail\n"})
+    extend(tree / "jail/etc/hosts", "security.capability", CAPABILITIES)
+    set_acl(tree / "jail/etc/hosts", "-m", f"u:{STRANGER}:r")
+    rules, jails = [rule(files=("/etc/hosts",))], [instance(chroot="/jail")]
+    (drift,) = drifts(fixed(tree, rules, jails))
+    assert (drift.kind, drift.reason) == (Kind.METADATA, "has an ACL, has file capabilities")
+    assert drifts(checked(tree, rules, jails)) == []
+    assert os.listxattr(tree / "jail/etc/hosts") == []
 
 
 # --- Configuration that only root could have written ----------------------------------------------------------------

@@ -7,8 +7,8 @@ import errno
 import os
 import struct
 import tempfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chrootsync.model import AbsentError, FileType, PathError, UnreadableError, UnsafeError
+from chrootsync.model import AbsentError, FileType, Kind, PathError, Rule, UnreadableError, UnsafeError
 from chrootsync.root import Root, read
-from chrootsync.root.walk import LOOK, MAX_LINKS, Walker, anything
+from chrootsync.root.walk import LOOK, MAX_LINKS, Directory, Pool, Walker, anything
 from tests.unit.machine import (
     STRANGER,
     descriptors,
@@ -31,7 +31,7 @@ from tests.unit.machine import (
     set_acl,
     with_private_mounts,
 )
-from tests.unit.scenery import Tree, grow
+from tests.unit.scenery import Tree, checked, drifts, grow, instance, rule
 
 MOUNTED = "something is mounted here; unmount it, or make it an instance of its own"
 
@@ -464,10 +464,210 @@ def test_a_place_is_walked_once(tree: Path) -> None:
 
 
 def test_when_descriptors_run_out_that_is_said(tree: Path) -> None:
-    with entered(tree) as chroot, descriptors_left(1):
-        with pytest.raises(UnreadableError) as caught:
-            chroot.look("/usr/lib/libc.so")
-        assert str(caught.value) == "/usr/lib: too many open files"
+    with closing(Root(os.fspath(tree))) as image, entered(tree) as chroot:
+        closed = chroot.look("/usr/lib/libc.so")
+        opened = image.source("/etc/hosts")
+        opened.fileno()
+        with closing(opened), descriptors_left(0), mock.patch.object(Pool, "make_room", return_value=False):
+            asks: list[tuple[Callable[[], object], str]] = [
+                (lambda: Root(os.fspath(tree)), f"{tree}"),
+                (lambda: image.chroot("/jail"), "/jail"),
+                (lambda: image.source("/"), "/"),
+                (lambda: image.source("/etc/hosts"), "/etc/hosts"),
+                (lambda: image.names("/etc"), "/etc"),
+                (opened.open, "/etc/hosts"),
+                (closed.open, "/usr/lib/libc.so"),
+                (lambda: chroot.names("/usr/lib"), "/usr/lib"),
+            ]
+            for ask, path in asks:
+                with pytest.raises(UnreadableError) as caught:
+                    ask()
+                assert str(caught.value) == f"{path}: too many open files"
+
+
+def test_directories_are_closed_when_descriptors_run_out(tree: Path) -> None:
+    with entered(tree) as chroot:
+        chroot.look("/etc/hosts")
+        with descriptors_left(0):
+            assert chroot.look("/usr/lib/libc.so").state is not None
+            assert chroot.look("/etc/hosts").state is not None
+
+
+def test_an_inode_that_has_no_status_is_unreadable(tree: Path) -> None:
+    before = descriptors()
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    with entered(tree) as chroot:
+        copy, there = chroot.look("/etc/hosts"), descriptors()
+        with mock.patch("os.fstat", side_effect=stale):
+            for ask in (lambda: chroot.look("/usr/x"), lambda: chroot.look("/"), copy.open, lambda: Root("/")):
+                with pytest.raises(UnreadableError, match=r": stale file handle$"):
+                    ask()
+        assert descriptors() == there
+    assert descriptors() == before
+
+
+# --- Directories that are closed meanwhile ------------------------------------------------------------------------
+
+
+def many(tree: Path, count: int) -> list[str]:
+    """Directories of the chroot that hold a file each."""
+    paths = [f"/deep/{number}/er/file" for number in range(count)]
+    grow(tree, {f"/jail{path}": path.encode() for path in paths})
+    return paths
+
+
+@contextmanager
+def small(tree: Path, most: int = 4) -> Iterator[read.WalkedChroot]:
+    """A chroot of which only so many directories stay open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sysconf", lambda _name: 2 * most)
+        with entered(tree) as chroot:
+            yield chroot
+
+
+def test_only_so_many_directories_stay_open(tree: Path) -> None:
+    paths = many(tree, 30)
+    before = descriptors()
+    with small(tree, 6) as chroot:
+        copies = [chroot.look(path) for path in paths]
+        assert len(descriptors() - before) == 6
+        for path, copy in zip(paths, copies, strict=True):
+            assert copy.contents(100) == path.encode()
+            assert chroot.names(os.path.dirname(path)) == [("file", FileType.FILE)]
+        assert len(descriptors() - before) == 6
+    assert descriptors() == before
+
+
+def test_what_was_used_last_is_closed_last(tree: Path) -> None:
+    paths = many(tree, 10)
+    with small(tree) as chroot:
+        for path in paths:
+            chroot.look(path)
+            with mock.patch("os.open", side_effect=AssertionError("opened again")):
+                assert chroot.look(path).state is not None
+
+
+def test_the_way_back_begins_at_the_nearest_directory_that_is_open(tree: Path) -> None:
+    paths = many(tree, 2)
+    with small(tree) as chroot:
+        copies = [chroot.look(path) for path in paths]
+        opened: list[str] = []
+        real = os.open
+
+        def watched(name: str, *arguments: Any, **options: Any) -> int:
+            opened.append(name)
+            return real(name, *arguments, **options)
+
+        with mock.patch("os.open", watched):
+            os.close(copies[1].open())
+            assert opened == ["file"]
+            opened.clear()
+            os.close(copies[0].open())
+            assert opened == ["0", "er", "file"]
+
+
+@pytest.mark.parametrize("what", ["loose", "link", "other", "file", "gone"])
+def test_a_directory_is_looked_at_anew_when_it_is_opened_again(tree: Path, what: str) -> None:
+    paths = many(tree, 8)
+    place = tree / "jail/deep/0"
+    with small(tree) as chroot:
+        copy = chroot.look(paths[0])
+        for path in paths[1:]:
+            chroot.look(path)
+        if what == "loose":
+            place.chmod(0o777)
+        else:
+            place.rename(tree / "elsewhere")
+        if what == "link":
+            place.symlink_to("../../elsewhere")
+        elif what == "other":
+            grow(tree, {f"/jail{paths[0]}": b"evil"})
+        elif what == "file":
+            place.write_bytes(b"")
+        there = len(descriptors())
+        for ask in (copy.open, lambda: chroot.look(paths[0])):
+            if what == "gone" and ask is not copy.open:
+                continue
+            with pytest.raises(UnsafeError if what == "loose" else PathError) as caught:
+                ask()
+            assert caught.value.path == "/deep/0"
+            assert caught.value.reason == {
+                "loose": "others can write to this directory (mode 0777); take that away (chmod go-w)",
+                "gone": "does not exist",
+            }.get(what, "was replaced while it was looked at")
+        assert len(descriptors()) <= there
+
+
+def test_a_chroot_that_was_replaced_is_not_entered_again(tree: Path) -> None:
+    paths = many(tree, 8)
+    with small(tree) as chroot:
+        for path in paths:
+            chroot.look(path)
+        (tree / "jail").rename(tree / "elsewhere")
+        grow(tree, {"/jail/etc/hosts": b"evil"})
+        with pytest.raises(UnreadableError, match=r"^/jail: was replaced while it was looked at$"):
+            chroot.look("/etc/hosts")
+
+
+def test_what_a_transaction_uses_stays_open(tree: Path) -> None:
+    paths = many(tree, 20)
+    with small(tree, 10) as chroot:
+        held = [chroot.walker.directory(os.path.dirname(path)) for path in paths[:8]]
+        for path in paths:
+            chroot.look(path)
+        for path, directory in zip(paths, held, strict=False):
+            assert os.listdir(f"/proc/self/fd/{directory.fd}") == ["file"], path
+            assert chroot.walker.directory(os.path.dirname(path)) is directory
+
+
+def test_no_more_is_held_than_leaves_room_to_take_it_back(tree: Path) -> None:
+    paths = many(tree, 20)
+    before = descriptors()
+    with small(tree, 10) as chroot:
+        for path in paths[:14]:
+            chroot.walker.directory(os.path.dirname(path))
+        with pytest.raises(UnreadableError, match=r"^/deep/14/er: too many open files$"):
+            chroot.walker.directory("/deep/14/er")
+        assert len(descriptors() - before) <= 20
+    assert descriptors() == before
+
+
+def test_after_its_end_a_walk_opens_nothing(tree: Path) -> None:
+    before = descriptors()
+    with entered(tree) as chroot:
+        copy = chroot.look("/etc/hosts")
+    with pytest.raises(UnreadableError, match=r"^/: the walk has ended$"):
+        copy.open()
+    assert descriptors() == before
+
+
+def test_a_few_descriptors_find_what_many_find(tree: Path) -> None:
+    """300 directories in one chroot, and 60 chroots, with all of their drift, by a process that may open little."""
+    files = {f"/deep/{number}/file": f"{number}".encode() for number in range(300)}
+    grow(tree, files)
+    names = [f"i{number}" for number in range(60)]
+    for name in names:
+        grow(tree, {f"/jail/{name}{path}": data for path, data in list(files.items())[:6]})
+    grow(tree, {f"/jail/i0{path}": data for path, data in files.items() if not path.endswith("7/file")})
+    (tree / "jail/i7/deep/3/file").write_bytes(b"y")
+    (tree / "jail/i50/deep/2/file").chmod(0o600)
+    (tree / "jail/i51/deep/2").chmod(0o777)
+    instances = [instance(name) for name in names]
+    deep = [rule(files=tuple(files))]
+    few = [rule(files=tuple(files)[:6])]
+
+    def drift(rules: list[Rule], count: int) -> list[tuple[str, str, Kind, str]]:
+        found = drifts(checked(tree, rules, instances[:count]))
+        return [(one.entry.instance.name, one.entry.path, one.kind, one.reason) for one in found]
+
+    expected = drift(deep, 1), drift(few, 60)
+    assert len(expected[0]) == 2 * 30
+    assert {one[2] for one in expected[1]} == {Kind.DIFFERS, Kind.METADATA, Kind.UNSAFE}
+    before = descriptors()
+    for left in (230, 40, 16):
+        with descriptors_left(left):
+            assert (drift(deep, 1), drift(few, 60)) == expected
+    assert descriptors() == before
 
 
 # --- Whatever a tree holds ----------------------------------------------------------------------------------------
@@ -539,6 +739,7 @@ def test_any_tree_is_survived_and_never_left(things: list[tuple[list[str], Any]]
         with promptly(), entered(top) as chroot, mock.patch("os.open", watched):
             for path in paths:
                 survive(chroot, path)
+                chroot.walker.pool.make_room()  # any directory may be closed between two walks
 
 
 def survive(chroot: read.WalkedChroot, path: str) -> None:
@@ -558,12 +759,18 @@ def survive(chroot: read.WalkedChroot, path: str) -> None:
         pass
 
 
+def over(top: str | os.PathLike[str], most: int | None = None) -> Walker:
+    """A walker that asks nobody who owns what, and that keeps ``most`` directories open."""
+    fd = os.open(top, LOOK)
+    return Walker(Directory(fd, "/", os.fstat(fd)), anything, Pool(most))
+
+
 @given(things=TREES, path=PATHS)
 def test_a_walk_ends_where_the_kernel_ends_it(things: list[tuple[list[str], Any]], path: str) -> None:
     """The reference is openat2(2) with RESOLVE_IN_ROOT, which is as a chroot but asks nobody who owns what."""
     with tempfile.TemporaryDirectory() as top:
         sow(top, things)
-        with closing(Walker(os.open(top, LOOK), anything)) as walker:
+        with closing(over(top)) as walker:
             expected = kernel_resolution(top, path)
             try:
                 found = walker.directory(path)

@@ -1,0 +1,100 @@
+"""Rules x jails -> needs: which rules hold for each chroot, and what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from chrootsync import libraries
+from chrootsync.inventory.conditions import Facts, Holding, Undecided, holding
+from chrootsync.inventory.jail import INSTANCE_RULE, Jail
+from chrootsync.inventory.needs import Basket, FileNeed, Need, Origin, Place, ProblemNeed
+from chrootsync.inventory.present import gather_present
+from chrootsync.inventory.required import gather_required
+from chrootsync.model import Kind, LibrarySet, PathError, Presence, Problem, Rule, RuleSet
+
+Libraries = Callable[[Rule], LibrarySet]
+
+
+def gather(jails: Iterable[Jail], rule_sets: Sequence[RuleSet], facts: Facts) -> Iterator[Need]:
+    """All needs: nodes and problems, then files, each source once, then what is only kept fresh where it is present."""
+    sets = {rule_set.name: rule_set for rule_set in rule_sets}
+    find_libraries = _libraries(facts)
+    files: dict[Origin, list[Place]] = {}
+    for jail in jails:
+        rules = [rule for name in jail.instance.rule_sets for rule in sets[name].rules]
+        basket = _gather_jail(jail, rules, facts, find_libraries)
+        if basket.swallowed:
+            yield _refusal(jail, basket.swallowed[0])
+            continue
+        yield from basket.others
+        for origin, place in basket.files:
+            files.setdefault(origin, []).append(place)
+    for optional in (False, True):
+        for origin, places in files.items():
+            if origin.optional is optional:
+                yield FileNeed(origin=origin, places=places)
+
+
+def _gather_jail(jail: Jail, rules: Sequence[Rule], facts: Facts, find_libraries: Libraries) -> Basket:
+    """What is required first: what is only kept fresh is what no other rule names."""
+    basket = Basket(jail=jail)
+    present: list[Holding] = []
+    for held in holding(rules, jail.instance, facts):
+        if isinstance(held, Undecided):
+            _tell_undecided(basket, held)
+        elif held.rule.presence is Presence.IF_PRESENT:
+            present.append(held)
+        elif jail.instance.chrooted:
+            _gather_rule(basket, held, facts, find_libraries)
+    for held in present:
+        with_libraries = _find(basket, held, find_libraries)
+        gather_present(basket, held, with_libraries)
+    return basket
+
+
+def _gather_rule(basket: Basket, held: Holding, facts: Facts, find_libraries: Libraries) -> None:
+    needed = LibrarySet() if held.gone else _find(basket, held, find_libraries)
+    gather_required(basket, held, facts, needed)
+
+
+def _find(basket: Basket, held: Holding, find_libraries: Libraries) -> LibrarySet:
+    try:
+        return find_libraries(held.rule)
+    except PathError as error:
+        reason = f"what is needed cannot be told: {error} on the host"
+        basket.tell(held, error.path, Kind.UNREADABLE, reason)
+        return LibrarySet()
+
+
+def _tell_undecided(basket: Basket, undecided: Undecided) -> None:
+    if basket.jail.instance.chrooted:
+        error = undecided.error
+        held = Holding(rule=undecided.rule, because="")
+        basket.tell(held, error.path, Kind.UNREADABLE, f"whether the rule holds cannot be told: {error} on the host")
+
+
+def _libraries(facts: Facts) -> Libraries:
+    """What the rules ask of nss and libraries, worked out once for all chroots."""
+    known: dict[tuple[str, ...], LibrarySet] = {}
+
+    def find(rule: Rule) -> LibrarySet:
+        if not rule.nss and not rule.libraries:
+            return LibrarySet()
+        key = ("nss", *rule.nss, "libraries", *rule.libraries)
+        if key not in known:
+            root, cache = facts.host.root, facts.host.cache
+            modules = libraries.needs_nss(root, cache, rule.nss) if rule.nss else LibrarySet()
+            others = libraries.needs_libraries(root, cache, rule.libraries) if rule.libraries else LibrarySet()
+            known[key] = LibrarySet(
+                libraries=modules.libraries + others.libraries, unresolved=modules.unresolved + others.unresolved
+            )
+        return known[key]
+
+    return find
+
+
+def _refusal(jail: Jail, source: str) -> ProblemNeed:
+    where = "lies in it" if source.startswith(jail.chroot.path.rstrip("/") + "/") else "has it inside"
+    reason = f"the chroot {jail.chroot.path} is refused: {source}, which is to be copied, {where}"
+    place = Place(jail=jail, rule=INSTANCE_RULE, path="/", because="")
+    return ProblemNeed(place=place, problem=Problem(kind=Kind.BAD_INSTANCE, reason=reason))

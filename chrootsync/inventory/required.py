@@ -1,0 +1,140 @@
+"""What a rule requires a chroot to hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from chrootsync.inventory.conditions import Facts, Holding
+from chrootsync.inventory.needs import Basket, Origin
+from chrootsync.model import AbsentError, FileType, Kind, LibrarySet, PathError, Rule, State, UnsafeError
+
+
+def gather_required(basket: Basket, held: Holding, facts: Facts, needed: LibrarySet) -> None:
+    """Put everything that a rule requires into the basket; ``needed`` are its libraries."""
+    rule = held.rule
+    for path in paths(basket, held, rule.files):
+        if not held.gone or basket.holds(held, path):
+            add_file(basket, held, path, Origin(source=path))
+    if held.gone:
+        return
+    for path in paths(basket, held, rule.filtered):
+        add_file(basket, held, path, Origin(source=path, filtered=True))
+    for path in paths(basket, held, rule.directories):
+        if basket.jail.chroot.path.startswith(path.rstrip("/") + "/"):
+            basket.swallowed.append(path)
+        else:
+            _add_directory(basket, held, path, facts)
+    _add_libraries(basket, held, needed)
+    for path, want in nodes(basket, held, rule):
+        place = basket.claim(held, path, held.because)
+        if place is not None:
+            basket.add_node(place, want)
+
+
+def paths(basket: Basket, held: Holding, texts: tuple[str, ...]) -> Iterator[str]:
+    """The paths of a rule with its value put in; one that cannot be used is told."""
+    for text in texts:
+        try:
+            path = held.path(text)
+        except UnsafeError as error:
+            basket.tell(held, error.path, Kind.BAD_SOURCE, error.reason)
+            continue
+        if path is not None:
+            yield path
+
+
+def nodes(basket: Basket, held: Holding, rule: Rule) -> Iterator[tuple[str, State]]:
+    """What a rule wants that has no source."""
+    mode = 0o666 if rule.mode is None else rule.mode
+    wanted = [
+        *((one.path, State(type=one.kind, mode=mode, device=(one.major, one.minor))) for one in rule.devices),
+        *((one.path, State(type=FileType.LINK, target=one.target)) for one in rule.links),
+        *((text, State(type=FileType.SOCKET)) for text in rule.sockets),
+    ]
+    for text, want in wanted:
+        for path in paths(basket, held, (text,)):
+            yield path, want
+
+
+def add_file(basket: Basket, held: Holding, path: str, origin: Origin, because: str | None = None) -> None:
+    """A copy at ``path``, unless its source lies in the chroot itself."""
+    if origin.source.startswith(basket.jail.chroot.path.rstrip("/") + "/"):
+        # What a parameter names by its full path inside the chroot is no copy of anything; what a rule names is.
+        if held.value is None:
+            basket.swallowed.append(origin.source)
+        return
+    place = basket.claim(held, path, because or held.because)
+    if place is not None:
+        basket.add_file(place, origin)
+
+
+def _add_libraries(basket: Basket, held: Holding, needed: LibrarySet) -> None:
+    for library in needed.libraries:
+        add_file(basket, held, library.path, Origin(source=library.source), library.because)
+    for missing in needed.unresolved:
+        reason = f"the loader finds no {missing.name} on the host, which is needed by {missing.because}"
+        basket.tell(held, f"/{missing.name.lstrip('/')}", Kind.UNRESOLVED, reason, missing.because)
+
+
+def _add_directory(basket: Basket, held: Holding, directory: str, facts: Facts) -> None:
+    """The files of a host directory that a rule names: those that match, or all of them with those below.
+
+    Links are followed, as a daemon outside would; a directory that was listed already is not listed again, so that a
+    link to a directory above ends nowhere.
+    """
+    pattern = re.compile(held.rule.match) if held.rule.match is not None else None
+    pending, listed = [directory], set[str]()
+    while pending:
+        path = pending.pop()
+        try:
+            real = facts.host.root.resolve(path)
+            names = [] if real in listed else facts.host.root.names(path)
+        except PathError as error:
+            basket.tell(held, path, Kind.BAD_SOURCE, f"the directory {error.reason} on the host")
+            continue
+        listed.add(real)
+        there = set()
+        for name, kind in names:
+            below = f"{path.rstrip('/')}/{name}"
+            seen = _followed(below, kind, facts)
+            if seen is FileType.FILE and (pattern is None or pattern.fullmatch(name)):
+                there.add(name)
+                add_file(basket, held, below, Origin(source=below))
+            elif seen is FileType.DIRECTORY and pattern is None:
+                pending.append(below)
+        if held.rule.mirror:
+            _add_orphans(basket, held, path, there)
+
+
+def _followed(path: str, kind: FileType, facts: Facts) -> FileType | None:
+    """What a name of a host directory is, or its link leads to; None for a link that leads nowhere.
+
+    What cannot be seen counts as a file: then it is told that it cannot be.
+    """
+    if kind is not FileType.LINK:
+        return kind
+    try:
+        source = facts.host.root.source(path)
+    except AbsentError:
+        return None
+    except PathError:
+        return FileType.FILE
+    source.close()
+    return source.state.type
+
+
+def _add_orphans(basket: Basket, held: Holding, directory: str, there: set[str]) -> None:
+    """What a mirrored directory of the chroot holds beyond the host's: a certificate that is trusted no more."""
+    try:
+        names = basket.jail.chroot.names(directory)
+    except PathError as error:
+        basket.bar(held, error, f"leads to {directory}")
+        return
+    pattern = re.compile(held.rule.match or ".*", re.DOTALL)
+    for name, kind in names:
+        if name not in there and kind is not FileType.DIRECTORY and pattern.fullmatch(name):
+            place = basket.claim(held, f"{directory.rstrip('/')}/{name}", held.because)
+            if place is not None:
+                reason = "the host has no such file any more; remove it if it is not your own"
+                basket.tell(held, place.path, Kind.ORPHAN, reason)
