@@ -3,13 +3,19 @@
 Everything is staged and synced beside its target first; then the sources are looked at once more, and the new inodes
 are swapped in, libraries before the configuration that may need them. Any error on the way takes every step back, in
 reverse.
+
+Signals are held back meanwhile, and looked at only where everything can still be taken back: between two steps of
+staging. Once the first copy is about to be put, a repair of an instance goes on to its end, and so does taking it back.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from types import FrameType, TracebackType
+from typing import Self
 
 from chrootsync import accounts
 from chrootsync.model import (
@@ -33,10 +39,72 @@ from chrootsync.root.write import ChrootWriter, Staged, Writer
 
 CONTENTS_LIMIT = 1 << 20
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Handler = Callable[[int, FrameType | None], object]
 
 
 class SourceChangedError(RepairError):
     """A source is not what was compared any more: compare again."""
+
+
+class LeftBehindError(RepairError):
+    """An interrupted repair could not be taken back whole."""
+
+
+class Undisturbed:
+    """Holds signals back that Python code handles, such as those that raise KeyboardInterrupt.
+
+    Their handlers run at ``pause``, and at the latest at the end; a signal that ends the process, or is ignored, does
+    as before. Blocking them in this thread (pthread_sigmask) would not do: Python lets any other thread receive a
+    signal, and runs its handler in the main thread all the same.
+    """
+
+    def __init__(self) -> None:
+        """Hold nothing back yet."""
+        self._held = True
+        self._noted: list[int] = []
+        self._handlers: dict[int, Handler] = {}
+
+    def __enter__(self) -> Self:
+        """Hold signals back from now on."""
+        try:
+            for number in SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+        except ValueError:
+            self._handlers.clear()  # not in the main thread: no handler ever runs here
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Hold nothing back any more; what came meanwhile takes effect now, unless it has already."""
+        self._restore()
+        if not isinstance(error, (KeyboardInterrupt, LeftBehindError)):
+            self.pause()
+
+    def pause(self) -> None:
+        """Let what came meanwhile take effect: here it may raise."""
+        while self._noted:
+            number = self._noted.pop(0)
+            self._handlers[number](number, None)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._held:
+            self._noted.append(number)
+        else:  # a signal between the two lines of _restore
+            self._handlers[number](number, frame)
+
+    def _restore(self) -> None:
+        self._held = False
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +112,10 @@ class _Work:
     """The steps of one instance's repair that were taken, each with its way back, newest last.
 
     ``early`` are directories that took the place of something else, ``plain`` the paths that were swapped by plain
-    renames.
+    renames. ``pause`` lets an interrupt through.
     """
 
+    pause: Callable[[], None]
     chroot: ChrootWriter
     path: str
     early: list[tuple[Drift, Staged]] = field(default_factory=list)
@@ -61,15 +130,17 @@ def repair(root: Reader, writer: Writer, instance: Instance, drifts: Sequence[Dr
 
     Where one step fails, that drift is FAILED with its reason, the others are SKIPPED,
     and the chroot is as it was; where taking a step back or a sync fails, what is there is UNKNOWN. Raises
-    SourceChangedError, after taking everything back, where a source is not what was compared.
+    SourceChangedError, after taking everything back, where a source is not what was compared. A signal that raises
+    takes everything back, or does so once everything is done; LeftBehindError tells what could not be taken back.
     """
     wanted = sorted((drift for drift in drifts if drift.remedy is not Remedy.NONE), key=_order)
     results: dict[int, Outcome] = {}
     if wanted:
         try:
-            with closing(writer.chroot(instance.chroot)) as chroot:
-                results = _transaction(root, _Work(chroot=chroot, path=instance.chroot.rstrip("/")), wanted)
-        except SourceChangedError:
+            with closing(writer.chroot(instance.chroot)) as chroot, Undisturbed() as signals:
+                work = _Work(pause=signals.pause, chroot=chroot, path=instance.chroot.rstrip("/"))
+                results = _transaction(root, work, wanted)
+        except (SourceChangedError, LeftBehindError):
             raise
         except PathError as error:
             results = _failed(instance.chroot.rstrip("/"), wanted, error)
@@ -89,8 +160,10 @@ def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int
     current = drifts[0]
     try:
         for current in drifts:
+            work.pause()
             _stage(root, work, current)
         for current in drifts:
+            work.pause()
             _check_source(root, current)
         results = dict.fromkeys(map(id, drifts), Outcome(status=Status.REPAIRED))
         results |= _sync(work, [*work.parents, *(staged.directory for _, staged in work.early)], drifts)
@@ -101,9 +174,14 @@ def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int
             results |= _sync(work, [staged.directory for _, staged in group], [drift for drift, _ in group])
     except BaseException as error:
         lost = _take_back(work)
-        if not isinstance(error, PathError) or isinstance(error, SourceChangedError):
-            raise
-        return _failed(work.path, drifts, error, current, lost)
+        if isinstance(error, PathError) and (lost or not isinstance(error, SourceChangedError)):
+            return _failed(work.path, drifts, error, current, lost)
+        if lost and isinstance(error, KeyboardInterrupt):
+            reason = f"the repair was interrupted, and taking it back failed: {'; '.join(lost)}"
+            raise LeftBehindError(work.path or "/", reason) from None
+        for one in lost:
+            error.add_note(f"taking the repair back failed: {one}")
+        raise
     return results | _finish(work, results)
 
 
@@ -135,7 +213,8 @@ def _stage(root: Reader, work: _Work, drift: Drift) -> None:
         staged = chroot.stage_directory(entry.path, want, have)
     else:
         staged = chroot.stage_device(entry.path, want, have)
-    work.undo.append(lambda: chroot.discard(staged))
+    if want.type is not FileType.FILE:
+        work.undo.append(lambda: chroot.discard(staged))
     if want.type is FileType.DIRECTORY:
         # What stands in its place goes now, because what belongs inside has to be staged there.
         _put(work, staged)
@@ -145,13 +224,16 @@ def _stage(root: Reader, work: _Work, drift: Drift) -> None:
 
 
 def _stage_file(root: Reader, work: _Work, drift: Drift, want: State) -> Staged:
-    entry = drift.entry
+    entry, chroot = drift.entry, work.chroot
+
+    def began(staged: Staged) -> None:
+        work.undo.append(lambda: chroot.discard(staged))
+
     with closing(_open(root, entry)) as source:
         if entry.filtered:
             source.stand_in(accounts.without_passwords(source.contents(CONTENTS_LIMIT)))
-        staged = work.chroot.stage_file(entry.path, source, want, entry.have)
+        staged = chroot.stage_file(entry.path, source, want, entry.have, began=began, pause=work.pause)
     if staged.source != want.identity:
-        work.chroot.discard(staged)
         raise _changed(entry.source)
     return staged
 
@@ -179,9 +261,9 @@ def _changed(source: str | None) -> SourceChangedError:
 
 
 def _put(work: _Work, staged: Staged) -> None:
+    work.undo.append(lambda: work.chroot.take_back(staged))
     if not work.chroot.put(staged):
         work.plain.append(staged.path)
-    work.undo.append(lambda: work.chroot.take_back(staged))
 
 
 def _take_back(work: _Work) -> list[str]:
@@ -192,7 +274,7 @@ def _take_back(work: _Work) -> list[str]:
             step()
         except PathError as error:
             lost.append(_whole(work.path, error))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the other steps are still to be taken back
             lost.append(str(error))
     return lost
 
@@ -215,7 +297,7 @@ def _failed(
 
 def _whole(chroot: str, error: PathError) -> str:
     """What went wrong, with the path as from the root: /etc of a chroot must not be taken for the host's."""
-    inside = isinstance(error, (UnsafeError, RepairError))
+    inside = isinstance(error, (UnsafeError, RepairError)) and not isinstance(error, SourceChangedError)
     return f"{chroot}{error}" if inside else str(error)
 
 

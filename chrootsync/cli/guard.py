@@ -7,12 +7,12 @@ import functools
 import itertools
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec
 
 import typer
 
+from chrootsync.cli import streams
 from chrootsync.model import ChrootsyncError, Code, ConfigError
 
 P = ParamSpec("P")
@@ -33,10 +33,6 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             _tell(("interrupted; nothing is left half-done",), Code.INTERRUPTED, as_json=as_json)
             raise typer.Exit(Code.INTERRUPTED) from None
-        except BrokenPipeError:
-            # Whoever read our output went away, as head(1) does; nothing more can be said to him.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(Code.OK) from None
         except (typer.Exit, typer.Abort):
             raise
         except Exception:  # noqa: BLE001 -- whatever else comes here is a bug
@@ -58,15 +54,12 @@ def tell_usage(error: Exception, arguments: Sequence[str]) -> None:
 
 
 def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
-    from chrootsync.report.text import clean
-
     if as_json:
         from chrootsync.report.json import error_json
 
-        sys.stdout.write(error_json(messages, code))
-        sys.stdout.flush()
-    for message in messages:
-        print(f"chrootsync: {clean(message)}", file=sys.stderr, flush=True)  # noqa: T201 -- the stream is named
+        with contextlib.suppress(streams.OutputError, typer.Exit):  # the sentence says enough, and the code stays
+            streams.write(error_json(messages, code))
+    streams.tell(messages)
 
 
 def _trace() -> str:
@@ -75,7 +68,8 @@ def _trace() -> str:
     import traceback
 
     if "INVOCATION_ID" in os.environ:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         return "the full trace is above"
     try:
         with tempfile.NamedTemporaryFile(
@@ -84,19 +78,26 @@ def _trace() -> str:
             traceback.print_exc(file=file)
             return f"the full trace is in {file.name}"
     except OSError:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         return "the full trace is above"
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a repair as ^C does: what was begun is taken back."""
+    """Let SIGTERM and SIGHUP end a repair as ^C does: what was begun is taken back.
+
+    What is ignored, as SIGHUP is by nohup(1), stays so.
+    """
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
     try:
+        for number in before:
+            signal.signal(number, stop)
         yield
     finally:
         for number, handler in before.items():

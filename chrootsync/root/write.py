@@ -46,11 +46,15 @@ class Staged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A directory that was made, or whose metadata was ``before`` and its access ACL ``acl``."""
+    """A directory that was made, or whose metadata was ``before`` and its access ACL ``acl``.
+
+    ``inode`` is its (device, inode): nothing else is ever removed or changed.
+    """
 
     path: str
     parent: Directory
     name: str
+    inode: tuple[int, int]
     before: State | None
     acl: bytes | None = None
 
@@ -90,7 +94,12 @@ class ChrootWriter:
         with _telling(path, "making the directory"):
             _refuse_append_only(parent)
             os.mkdir(name, 0o700, dir_fd=parent.fd)
-        made = Made(path=path, parent=parent, name=name, before=None)
+            try:
+                status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+            except BaseException:
+                os.rmdir(name, dir_fd=parent.fd)
+                raise
+        made = Made(path=path, parent=parent, name=name, inode=(status.st_dev, status.st_ino), before=None)
         try:
             with _telling(path, DRESSING), self._open_directory(path) as fd:
                 strip(fd)
@@ -108,9 +117,11 @@ class ChrootWriter:
         """
         parent, name = self._parent(path)
         with _telling(path, DRESSING), self._open_directory(path) as fd:
-            if not _is_directory_of(os.fstat(fd), before):
+            status = os.fstat(fd)
+            if not _is_directory_of(status, before):
                 raise RepairError(path, CHANGED)
-            made = Made(path=path, parent=parent, name=name, before=before, acl=access_acl(fd))
+            inode = (status.st_dev, status.st_ino)
+            made = Made(path=path, parent=parent, name=name, inode=inode, before=before, acl=access_acl(fd))
             try:
                 with suppress(OSError):
                     os.removexattr(fd, ACCESS_ACL)
@@ -122,12 +133,18 @@ class ChrootWriter:
         return made
 
     def undo_directory(self, made: Made) -> None:
-        """Remove a directory that was made, or give it back its metadata. Raises RepairError."""
+        """Remove a directory that was made, or give it back its metadata; no other. Raises RepairError."""
         if made.before is not None:
             with _telling(made.path, DRESSING), self._open_directory(made.path) as fd:
+                _refuse_another(made, os.fstat(fd))
                 _undress(fd, made)
             return
         with _telling(made.path, "removing the directory again"):
+            try:
+                status = os.stat(made.name, dir_fd=made.parent.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return
+            _refuse_another(made, status)
             os.rmdir(made.name, dir_fd=made.parent.fd)
 
     @contextmanager
@@ -142,14 +159,29 @@ class ChrootWriter:
 
     # --- Staging ---
 
-    def stage_file(self, path: str, source: Source, want: State, before: State | None) -> Staged:
-        """Write a source's contents beside ``path``, dressed, read back and synced. Raises RepairError, PathError."""
+    def stage_file(
+        self,
+        path: str,
+        source: Source,
+        want: State,
+        before: State | None,
+        *,
+        began: Callable[[Staged], None] = lambda _staged: None,
+        pause: Callable[[], None] = lambda: None,
+    ) -> Staged:
+        """Write a source's contents beside ``path``, dressed, read back and synced. Raises RepairError, PathError.
+
+        ``began`` is told what to discard, should this fail and be unable to do it itself; ``pause`` is called between
+        the chunks, and may raise.
+        """
         staged = self._stage(path, before, _new_file)
         try:
+            began(staged)
             with _telling(path, "writing the new copy"):
-                seen, digest = self._fill(staged, source, want)
+                seen, digest = self._fill(staged, source, want, pause)
         except BaseException:
-            self.discard(staged)
+            with suppress(RepairError):
+                self.discard(staged)
             raise
         return Staged(
             path=path,
@@ -216,10 +248,12 @@ class ChrootWriter:
             before=before,
         )
 
-    def _fill(self, staged: Staged, source: Source, want: State) -> tuple[tuple[int, int, int, int, int], str]:
+    def _fill(
+        self, staged: Staged, source: Source, want: State, pause: Callable[[], None]
+    ) -> tuple[tuple[int, int, int, int, int], str]:
         fd = os.open(staged.temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.directory.fd)
         try:
-            status, digest = _copy(source, fd, staged.path)
+            status, digest = _copy(source, fd, staged.path, pause)
             strip(fd)
             dress(fd, want)
             copy_label(staged.directory.fd, staged.name, fd)
@@ -261,13 +295,20 @@ class ChrootWriter:
             raise RepairError(staged.path, CHANGED)
 
     def take_back(self, staged: Staged) -> None:
-        """Undo ``put``: the target is what it was. Raises RepairError, also where it is not what was put any more."""
+        """Undo ``put``, if it did anything: the target is what it was.
+
+        Raises RepairError, also where the target is not what was put any more.
+        """
         with _telling(staged.path, "putting the old copy back"):
-            there = self._status(staged, staged.name)
-            if there is None or (there.st_dev, there.st_ino) != staged.inode:
+            there, beside = self._status(staged, staged.name), self._status(staged, staged.temporary)
+            if not _is_inode(there, staged.inode):
+                if _is_inode(beside, staged.inode):
+                    return  # it was not put, or has been taken back already
                 kept = "" if staged.before is None else f"; what stood here before is kept as {staged.temporary}"
                 raise RepairError(staged.path, f"it was changed after it was repaired, and is left alone{kept}")
-            if staged.before is None:
+            if staged.before is None and _is_inode(beside, staged.inode):
+                os.unlink(staged.name, dir_fd=staged.directory.fd)  # it has both names, halfway to being put by a link
+            elif staged.before is None:
                 os.rename(staged.name, staged.temporary, src_dir_fd=staged.directory.fd, dst_dir_fd=staged.directory.fd)
             else:
                 exchange(staged.directory.fd, staged.temporary, staged.name)
@@ -275,7 +316,7 @@ class ChrootWriter:
     def discard(self, staged: Staged) -> None:
         """Remove a staged inode that was not put, and nothing else. Raises RepairError."""
         status = self._status(staged, staged.temporary)
-        if status is not None and (status.st_dev, status.st_ino) == staged.inode:
+        if status is not None and _is_inode(status, staged.inode):
             self._remove(staged, status)
 
     def finish(self, staged: Staged) -> None:
@@ -351,7 +392,7 @@ def _new_file(name: str, directory: int) -> None:
     os.close(os.open(name, flags, 0o600, dir_fd=directory))
 
 
-def _copy(source: Source, fd: int, path: str) -> tuple[os.stat_result, str]:
+def _copy(source: Source, fd: int, path: str, pause: Callable[[], None]) -> tuple[os.stat_result, str]:
     """Write a source's contents, once more where they changed meanwhile; gives its status and checksum."""
     import hashlib
 
@@ -361,6 +402,7 @@ def _copy(source: Source, fd: int, path: str) -> tuple[os.stat_result, str]:
         before = os.fstat(source.fileno())
         digest = hashlib.sha256()
         for chunk in [source.data] if source.data is not None else contents.chunks(source.fileno()):
+            pause()
             digest.update(chunk)
             _write(fd, chunk)
         after = os.fstat(source.fileno())
@@ -391,6 +433,16 @@ def _is(status: os.stat_result, state: State) -> bool:
         and contents.identity(status)[:4] == state.identity[:4]
         and _same_metadata(state_of(status), state)
     )
+
+
+def _is_inode(status: os.stat_result | None, inode: tuple[int, int]) -> bool:
+    return status is not None and (status.st_dev, status.st_ino) == inode
+
+
+def _refuse_another(made: Made, status: os.stat_result) -> None:
+    """What took the place of a directory since is somebody else's."""
+    if not _is_inode(status, made.inode):
+        raise RepairError(made.path, "something else stands here now, and is left alone")
 
 
 def _is_directory_of(status: os.stat_result, state: State) -> bool:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +23,7 @@ from hypothesis import strategies as st
 from chrootsync import repair as repairing
 from chrootsync.model import Device, FileType, InstanceReport, Link, OnConflict, Rule, Status
 from chrootsync.pipeline import check, repair
-from chrootsync.root import kernel
+from chrootsync.root import kernel, swap, write
 from tests.unit.scenery import Tree, checked, drifts, fixed, grow, instance, kinds, rule, snapshot, task
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and make devices")
@@ -371,6 +377,302 @@ def test_where_taking_back_fails_too_the_outcome_is_unknown(stale: Path, monkeyp
     assert "and taking it back failed: /jail/one/lib/libx.so: putting the old copy back failed" in str(reasons(done))
 
 
+# --- Interrupts -------------------------------------------------------------------------------------------------------
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+STEPS = [
+    *("open", "stat", "fstat", "mkdir", "link", "rename", "unlink", "rmdir", "fsync", "write", "ftruncate", "pread"),
+    *("utime", "fchmod", "fchown", "removexattr"),
+]
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Every signal raises KeyboardInterrupt, as on the command line, whatever the test runner was started with."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def unknown(*_arguments: Any) -> None:
+    """Renaming with flags, as a file system has it that knows none."""
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+class Sweep:
+    """Repairs one chroot again and again, each time with a signal at another point of the way."""
+
+    def __init__(self, root: Path, *, odd: bool) -> None:
+        """Learn what the chroot is like without an interrupt."""
+        self.root, self.odd = root, odd
+        self.done: tuple[InstanceReport, ...] = ()
+        self.reached = self.interrupted = self.taken_back = 0
+        self.renew()
+        self.arrange(lambda _point: None)  # what is imported late, is now
+        self.before = self.renew()
+        self.arrange(lambda _point: None)
+        assert statuses(self.done) == {"repaired"}
+        self.after, self.points = snapshot(root), self.reached
+        assert self.after != self.before
+        self.renew()
+
+    def renew(self) -> dict[str, object]:
+        """Plant the stale chroot."""
+        shutil.rmtree(self.root / "jail")
+        grow(self.root, {"/jail/one": None})
+        if self.odd:
+            grow(self.root, {"/jail/one/etc": b"not a directory"})
+        else:
+            grow(self.root, {"/jail/one/etc/services": b"stale", "/jail/one/lib/libx.so": b"\x7fELF old"})
+            (self.root / "jail/one/lib").chmod(0o700)
+        for path, folders, files in os.walk(self.root / "jail"):
+            for name in [*folders, *files]:
+                os.utime(os.path.join(path, name), (1, 1))
+        return snapshot(self.root)
+
+    def arrange(self, at: Callable[[int], None]) -> None:
+        """Repair, and tell ``at`` of each point that is passed."""
+        self.reached, self.at = 0, at
+        with task(self.root, [FILES]) as (work, writer):
+            found = check(work)
+            with self.watching():
+                self.done = repair(work, writer, found)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A point lies before and after each system call."""
+        modules: list[tuple[Any, str]] = [(kernel, "rename"), *((os, name) for name in STEPS)]
+        with pytest.MonkeyPatch.context() as patch:
+            for module, name in modules:
+                patch.setattr(module, name, self.around(getattr(module, name)))
+            yield
+
+    def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.point()
+            try:
+                return real(*arguments, **named)
+            finally:
+                self.point()
+
+        return call
+
+    def point(self) -> None:
+        self.reached += 1
+        self.at(self.reached)
+
+    def interrupt(self, *points: int, number: signal.Signals = signal.SIGINT) -> None:
+        """Repair with a signal at each of these points; then all is as before, or all is repaired."""
+
+        def at(reached: int) -> None:
+            if reached in points:
+                os.kill(os.getpid(), number)
+
+        interrupted = False
+        try:
+            self.arrange(at)
+        except KeyboardInterrupt:
+            interrupted = True
+        now = snapshot(self.root)
+        assert temporaries(self.root) == [], points
+        assert now in (self.before, self.after), points
+        assert interrupted == (self.reached >= points[0]), points
+        self.interrupted += interrupted
+        if now == self.before:
+            self.taken_back += 1
+        else:
+            assert self.renew() == self.before
+
+
+class LineSweep(Sweep):
+    """The same, with a point at each line of the modules that a repair is made of."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A point lies before each line, and where a function returns."""
+        files = {module.__file__ for module in (repairing, write, swap)}
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            if frame.f_code.co_filename not in files:
+                return None
+            if event in ("line", "return"):
+                self.point()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("renameat2", [True, False])
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_at_any_step_leaves_all_as_before_or_all_repaired(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, odd: bool, renameat2: bool
+) -> None:
+    if not renameat2:
+        monkeypatch.setattr(kernel, "rename", unknown)
+    sweep = Sweep(tree, odd=odd)
+    for point in range(1, sweep.points + 2):
+        sweep.interrupt(point, number=SIGNALS[point % 3])
+    assert sweep.points > 100
+    assert sweep.interrupted == sweep.points
+    assert 50 < sweep.taken_back < sweep.points
+    print(f"{sweep.points} points, taken back at {sweep.taken_back}")  # noqa: T201 -- for whoever asks with -s
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("later", [1, 2, 3, 5, 9, 20])
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_does_not_disturb_the_taking_back(tree: Path, odd: bool, later: int) -> None:
+    sweep = Sweep(tree, odd=odd)
+    for point in range(1, sweep.points + 1):
+        sweep.interrupt(point, point + later, point + 2 * later)
+    assert sweep.interrupted == sweep.points
+    assert sweep.taken_back > 50
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_at_any_line_leaves_all_as_before_or_all_repaired(tree: Path) -> None:
+    sweep = LineSweep(tree, odd=False)
+    for point in range(1, sweep.points + 1):
+        sweep.interrupt(point, point + 7)
+    assert sweep.points > 500
+    assert sweep.interrupted == sweep.points
+    assert 50 < sweep.taken_back < sweep.points
+    print(f"{sweep.points} points, taken back at {sweep.taken_back}")  # noqa: T201 -- for whoever asks with -s
+
+
+def program(action: str) -> str:
+    """A chrootsync that sends itself signals on its way."""
+    return (
+        "import os, signal, sys\n"
+        "from chrootsync.root import kernel\n"
+        "def after(module, name, numbers):\n"
+        "    real = getattr(module, name)\n"
+        "    def call(*arguments, **named):\n"
+        "        result = real(*arguments, **named)\n"
+        "        for number in numbers:\n"
+        "            os.kill(os.getpid(), number)\n"
+        "        return result\n"
+        "    setattr(module, name, call)\n"
+        "def broken(*arguments, **named):\n"
+        "    raise OSError(5, os.strerror(5))\n"
+        f"{action}\n"
+        "sys.argv = ['chrootsync', *sys.argv[1:]]\n"
+        "from chrootsync.cli import main\n"
+        "main()\n"
+    )
+
+
+def commanded(root: Path, action: str) -> tuple[int, str]:
+    """Exit status and standard error of ``check --fix`` on a root with one instance of the configuration."""
+    config = root.parent / f"{root.name}.toml"
+    config.write_text('[[instance]]\nname = "one"\nchroot = "/jail/one"\nrules = ["test"]\n', encoding="utf-8")
+    rules = root.parent / f"{root.name}-rules"
+    rules.mkdir(exist_ok=True)
+    (rules / "test.toml").write_text(
+        '[ruleset]\nservice = "test"\ndescription = "for tests"\n'
+        '[[rule]]\nid = "test.files"\nwhy = "a test wants it"\n'
+        'files = ["/etc/services", "/etc/hosts", "/lib/libx.so"]\n',
+        encoding="utf-8",
+    )
+    places = ["--root", str(root), "--config", str(config), "--rules", str(rules)]
+    done = subprocess.run(
+        [sys.executable, "-c", program(action), "check", "--fix", "-q", *places],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(root.parent)},
+    )
+    return done.returncode, done.stderr
+
+
+INTERRUPTED = "chrootsync: interrupted; nothing is left half-done\n"
+
+
+@pytest.mark.parametrize("numbers", [[2], [15], [1], [15, 2], [2, 2, 2]])
+def test_a_signal_to_the_command_while_staging_takes_everything_back(stale: Path, numbers: list[int]) -> None:
+    before = snapshot(stale)
+    assert commanded(stale, f"after(os, 'ftruncate', {numbers})") == (130, INTERRUPTED)
+    assert snapshot(stale) == before
+
+
+@pytest.mark.parametrize("numbers", [[2], [15], [1], [15, 2], [2, 2, 2]])
+@pytest.mark.parametrize("step", ["kernel, 'rename'", "os, 'unlink'"])
+def test_a_signal_to_the_command_while_putting_comes_after_everything_is_repaired(
+    stale: Path, numbers: list[int], step: str
+) -> None:
+    assert commanded(stale, f"after({step}, {numbers})") == (130, INTERRUPTED)
+    assert kinds(checked(stale, [FILES])) == {}
+    assert temporaries(stale) == []
+
+
+def test_a_signal_that_is_ignored_stays_so(stale: Path) -> None:
+    action = "signal.signal(signal.SIGHUP, signal.SIG_IGN); after(os, 'ftruncate', [1])"
+    assert commanded(stale, action) == (0, "")
+    assert kinds(checked(stale, [FILES])) == {}
+
+
+def test_what_an_interrupt_leaves_behind_is_told(stale: Path) -> None:
+    status, told = commanded(stale, "after(os, 'ftruncate', [2, 2]); os.unlink = broken")
+    (left,) = temporaries(stale)
+    assert status == 3
+    reason = f"/jail/one/lib/libx.so: removing {left} failed: input/output error"
+    assert told == f"chrootsync: /jail/one: the repair was interrupted, and taking it back failed: {reason}\n"
+
+
+def test_a_changed_source_that_could_not_be_taken_back_is_unknown(
+    stale: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*_arguments: Any) -> None:
+        failing("unlink", 1)
+        raise repairing.SourceChangedError("/etc/services", "it changed")
+
+    monkeypatch.setattr(repairing, "_check_source", changed)
+    done = fixed(stale, [FILES])
+    assert statuses(done) == {"unknown"}
+    (left,) = temporaries(stale)
+    lost = f"removing {left} failed: input/output error"
+    told = set(reasons(done).values())
+    assert told == {f"/etc/services: it changed; and taking it back failed: /jail/one/etc/services: {lost}"}
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_another_thread_receives_no_signal_and_repairs_all_the_same(stale: Path) -> None:
+    thread = threading.Thread(target=fixed, args=(stale, [FILES]))
+    thread.start()
+    thread.join()
+    assert kinds(checked(stale, [FILES])) == {}
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_that_another_thread_receives_disturbs_nothing(tree: Path) -> None:
+    """As the thread does that draws the progress: Python runs the handler in the main thread all the same."""
+    sweep = Sweep(tree, odd=False)
+
+    def at(reached: int) -> None:
+        if reached == sweep.points // 2:
+            number = signal.SIGINT
+            thread = threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), number))
+            thread.start()
+            thread.join()
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.arrange(at)
+    assert snapshot(tree) in (sweep.before, sweep.after)
+
+
+def test_handlers_are_as_before_after_a_repair(stale: Path) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    fixed(stale, [FILES])
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
 def test_libraries_come_before_configuration_and_are_on_the_disk_by_then(
     stale: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,9 +695,6 @@ def test_libraries_come_before_configuration_and_are_on_the_disk_by_then(
 
 
 def test_without_exchange_plain_renames_do_and_the_report_says_so(stale: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_arguments: Any) -> None:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
     monkeypatch.setattr(kernel, "rename", unknown)
     done = fixed(stale, [FILES])
     assert statuses(done) == {"repaired"}

@@ -502,6 +502,29 @@ def test_what_was_changed_after_the_repair_is_not_taken_away(
         assert (tree / "jail/etc" / staged.temporary).read_bytes() == b"old\n"
 
 
+@pytest.mark.parametrize("new", ["file", "directory", "link"])
+@pytest.mark.parametrize("path", ["/etc/hosts", "/etc/new"])
+@pytest.mark.usefixtures("unchanged")
+def test_what_was_not_put_or_is_taken_back_already_can_be_taken_back_all_the_same(
+    writer: ChrootWriter, source: Source, path: str, new: str
+) -> None:
+    staged = stage(writer, path, source, new)
+    writer.take_back(staged)
+    writer.put(staged)
+    for _ in range(2):
+        writer.take_back(staged)
+    for _ in range(2):
+        writer.discard(staged)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_what_was_put_halfway_by_a_link_is_taken_back(tree: Path, writer: ChrootWriter, source: Source) -> None:
+    staged = writer.stage_file("/etc/new", source, FILE, None)
+    os.link(tree / f"jail/etc/{staged.temporary}", tree / "jail/etc/new")
+    writer.take_back(staged)
+    writer.discard(staged)
+
+
 def test_only_what_was_staged_is_discarded(tree: Path, writer: ChrootWriter, source: Source) -> None:
     staged = writer.stage_file("/etc/new", source, FILE, None)
     other = tree / "jail/etc" / staged.temporary
@@ -561,6 +584,55 @@ def test_a_directorys_mode_is_changed_and_changed_back(tree: Path, writer: Chroo
     writer.undo_directory(made)
     (tree / "jail/etc/full/y").unlink()
     assert snapshot(tree) == before
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_only_the_very_directory_is_taken_back(tree: Path, writer: ChrootWriter, new: bool) -> None:
+    path = "/srv" if new else "/etc/empty"
+    want = State(type=FileType.DIRECTORY, mode=0o711)
+    state = writer.look("/etc/empty").state
+    assert state is not None
+    made = writer.make_directory(path, want) if new else writer.change_directory(path, want, state)
+    (tree / f"jail{path}").rename(tree / "away")
+    grow(tree, {f"/jail{path}": None})
+    before = snapshot(tree)
+    with pytest.raises(RepairError) as caught:
+        writer.undo_directory(made)
+    assert str(caught.value) == f"{path}: something else stands here now, and is left alone"
+    assert snapshot(tree) == before
+    (tree / f"jail{path}").rmdir()
+    (tree / "away").rename(tree / f"jail{path}")
+    for _ in range(2 if new else 1):
+        writer.undo_directory(made)
+    assert (tree / f"jail{path}").exists() is not new
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_directory_that_cannot_be_looked_at_is_removed_again(
+    writer: ChrootWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.look("/etc")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", once(OSError(errno.EIO, "Input/output error"), os.stat))
+        with pytest.raises(RepairError) as caught:
+            writer.make_directory("/etc/made", DIRECTORY)
+    assert str(caught.value) == "/etc/made: making the directory failed: input/output error"
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_an_interrupt_between_two_chunks_leaves_nothing(
+    writer: ChrootWriter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    handles: list[Staged] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", once(OSError(errno.EIO, "Input/output error"), os.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            writer.stage_file("/etc/hosts", source, FILE, None, began=handles.append, pause=interrupted)
+    (staged,) = handles
+    writer.discard(staged)
 
 
 @needs_root
