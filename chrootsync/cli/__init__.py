@@ -11,6 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from chrootsync import __version__
+from chrootsync.cli import streams
 from chrootsync.cli.check import check
 from chrootsync.cli.demo import demo
 from chrootsync.cli.guard import tell_usage
@@ -61,11 +62,24 @@ UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 
 def main() -> None:
     """Run the command line; what is wrong with it is one sentence, as every other error."""
+    streams.prepare()
     try:
         status = app(standalone_mode=False, prog_name="chrootsync")
+        sys.stdout.flush()
     except UsageError as error:
         tell_usage(error, sys.argv[1:])
         status = Code.USAGE
     except typer.Abort:
         status = Code.INTERRUPTED
+    except OSError as error:
+        # Only what typer prints by itself comes here, --help and --version: every verb is guarded.
+        streams.silence(sys.stdout)
+        status = Code.OK
+        if not isinstance(error, BrokenPipeError):
+            streams.tell([str(streams.OutputError("the help", error))])
+            status = Code.FAILED
+    except SystemExit:
+        # So click and rich end where whoever read the help went away.
+        streams.silence(sys.stdout)
+        status = Code.OK
     sys.exit(status)

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chrootsync import __version__, pipeline
-from chrootsync.cli import output
+from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded, stoppable
-from chrootsync.cli.progress import progress
+from chrootsync.cli.progress import Progress, progress
 from chrootsync.cli.setup import (
     ConfigOption,
     Names,
-    Places,
     RootOption,
     RulesOption,
     Scene,
     StateOption,
+    places,
     scene,
 )
-from chrootsync.model import ChrootsyncError, InstanceReport, Record, Report
+from chrootsync.model import ChrootsyncError, Code, ConfigError, InstanceReport, Record, Report
 from chrootsync.pipeline import Task
 from chrootsync.report import Options
 from chrootsync.report.verdict import exit_code
+
+if TYPE_CHECKING:
+    from chrootsync.root.write import Writer
 
 MANUAL = "manual"
 
@@ -81,23 +84,25 @@ def check(
     """
     shown_as = output.choose(format)
     files = output.targets(report or [])
-    places = Places(root=root, config=config, rules=rules, state=state)
+    where = places(root=root, config=config, rules=rules, state=state)
+    if math.isnan(wait):
+        raise ConfigError("--wait nan: must be a number of seconds")
     began, clock = time.time(), time.monotonic()
-    with progress(quiet=quiet) as shown, scene(places, names or ()) as stage:
+    with progress(quiet=quiet) as shown, scene(where, names or ()) as stage:
         task = Task(
             host=stage.host,
             instances=stage.instances,
             rule_sets=stage.rule_sets,
             keep_out=_keep_out(stage),
+            seen=shown.seen,
         )
-        if shown is not None:
-            task = replace(task, seen=shown.seen)
+        shown.say("comparing")
         with stoppable(), _lock(stage, wait) if fix else nullcontext():
             found = pipeline.check(task)
             diffs = pipeline.differences(task.host, found) if diff else {}
             notes: list[str] = []
             if fix:
-                found, notes = _fix(stage, task, found, began, trigger, no_reload=no_reload)
+                found, notes = _fix(stage, task, found, began, trigger, shown, no_reload=no_reload)
             elif stage.host.run is not None and (records := stage.store.reloads()):
                 found = pipeline.tell_pending(stage.host, found, records)
         whole = Report(
@@ -112,15 +117,37 @@ def check(
             notes=tuple(notes),
         )
     options = Options(verbose=verbose, strict=strict, diffs=diffs)
-    if not quiet:
-        output.show(whole, shown_as, options)
-    for name, path in files:
-        output.save(whole, name, path, options)
-    raise typer.Exit(exit_code(whole, strict=strict))
+    # What is printed last may find nobody listening; that changes neither the files nor how the run ends.
+    failures = _save(whole, files, options)
+    status = Code.FAILED if failures else exit_code(whole, strict=strict)
+    try:
+        if not quiet:
+            output.show(whole, shown_as, options, status)
+    finally:
+        streams.tell(failures)
+    raise typer.Exit(status)
+
+
+def _save(whole: Report, files: list[output.Target], options: Options) -> list[str]:
+    """Write the reports of --report; a sentence for each that could not be."""
+    failures = []
+    for target in files:
+        try:
+            output.save(whole, target, options)
+        except ChrootsyncError as error:
+            failures.append(str(error))
+    return failures
 
 
 def _fix(
-    stage: Scene, task: Task, found: tuple[InstanceReport, ...], now: float, trigger: str, *, no_reload: bool
+    stage: Scene,
+    task: Task,
+    found: tuple[InstanceReport, ...],
+    now: float,
+    trigger: str,
+    shown: Progress,
+    *,
+    no_reload: bool,
 ) -> tuple[tuple[InstanceReport, ...], list[str]]:
     """Repair and reload what was found; what came of it, and sentences on the run as a whole."""
     from chrootsync.reload import Occasion
@@ -129,16 +156,28 @@ def _fix(
     writer = Writer(stage.root)
     if stage.host.run is None:
         image = "this is an image: nothing runs in it, so nothing was reloaded"
-        return pipeline.repair(task, writer, found), [image] if stage.instances else []
+        return _repair(task, writer, found, shown), [image] if stage.instances else []
     records = stage.store.reloads()
     _remember(stage, pipeline.foresee(found, records, now))
-    found = pipeline.repair(task, writer, found)
+    found = _repair(task, writer, found, shown)
     if no_reload:
         found, records = pipeline.postpone(found, records, now)
     else:
         occasion = Occasion(now=now, automatic=trigger != MANUAL, config=stage.config)
+        shown.say("reloading")
         found, records = pipeline.reload(stage.host, found, records, occasion)
     return found, _remember(stage, records)
+
+
+def _repair(
+    task: Task, writer: Writer, found: tuple[InstanceReport, ...], shown: Progress
+) -> tuple[InstanceReport, ...]:
+    """Repair one instance after the other, and say which."""
+    done: list[InstanceReport] = []
+    for one in found:
+        shown.say(f"repairing {one.instance.name}")
+        done += pipeline.repair(task, writer, [one])
+    return tuple(done)
 
 
 def _remember(stage: Scene, records: Mapping[str, Record]) -> list[str]:
@@ -151,9 +190,11 @@ def _remember(stage: Scene, records: Mapping[str, Record]) -> list[str]:
 
 
 def _keep_out(stage: Scene) -> list[str]:
-    """The state directory, where it is in the root that is worked on: no chroot may overlap with it."""
-    directory = stage.store.directory
-    return [os.path.realpath(directory)] if directory is not None and stage.root.live else []
+    """The state directory as a path of the root that is worked on, where it is in it: no chroot may overlap with it."""
+    if stage.store.directory is None:
+        return []
+    directory, root = os.path.realpath(stage.store.directory), os.path.realpath(stage.root.path).rstrip("/")
+    return [directory.removeprefix(root) or "/"] if f"{directory}/".startswith(f"{root}/") else []
 
 
 def _lock(stage: Scene, wait: float) -> AbstractContextManager[None]:

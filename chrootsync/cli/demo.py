@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from chrootsync import libraries
+from chrootsync.cli import streams
 from chrootsync.cli.check import check
 from chrootsync.cli.guard import guarded
 from chrootsync.model import ChrootsyncError, Code, PathError
@@ -84,13 +84,12 @@ def _story(root: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    streams.write(f"{text}\n")
 
 
 def _run(root: str, expected: int, *, fix: bool = False, quiet: bool = False) -> None:
     """Run ``check`` as the command line does, and hold it to its exit status."""
     _say(f"\n$ chrootsync check{' --fix' if fix else ''}{' --quiet' if quiet else ''} --root {root}")
-    sys.stdout.flush()
     try:
         check(fix=fix, quiet=quiet, root=root)
     except typer.Exit as end:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from chrootsync.cli import output
+from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, Places, RootOption, RulesOption, StateOption, scene
+from chrootsync.cli.setup import ConfigOption, RootOption, RulesOption, StateOption, places, scene
 from chrootsync.model import Code
 from chrootsync.report import instances as listing
 
@@ -31,7 +30,8 @@ def instances(
     Exit status 1: one of them cannot be served.
     """
     shown_as = output.choose(format)
-    with scene(Places(root=root, config=config, rules=rules, state=state)) as stage:
+    with scene(places(root=root, config=config, rules=rules, state=state)) as stage:
         found = stage.instances
-    sys.stdout.write(listing.render(found, as_json=shown_as == "json"))
-    raise typer.Exit(Code.DRIFT if any(one.problem is not None for one in found) else Code.OK)
+    status = Code.DRIFT if any(one.problem is not None for one in found) else Code.OK
+    streams.write(listing.render(found, as_json=shown_as == "json"), status)
+    raise typer.Exit(status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,55 +10,81 @@ from typing import TYPE_CHECKING
 from chrootsync.model import Entry
 
 if TYPE_CHECKING:
+    from threading import Timer
+
     from rich.status import Status
+    from rich.text import Text
 
 PATIENCE = 1.0  # seconds before anything is shown
-EVERY = 64  # entries between two looks at the clock
 
 
 class Progress:
-    """Counts entries, and after a while shows how many there were."""
+    """What is going on, for whoever shows it."""
 
     def __init__(self) -> None:
-        """Begin to count now."""
-        self._began = time.monotonic()
+        """Begin with nothing that could be told."""
+        self._doing = ""
         self._count = 0
-        self._status: Status | None = None
+
+    def say(self, doing: str) -> None:
+        """Tell what begins now: "repairing postfix-out"."""
+        self._doing = doing
 
     def seen(self, entry: Entry) -> None:
-        """Count one entry."""
+        """Count an entry that was compared."""
         self._count += 1
-        if self._count % EVERY == 0 and time.monotonic() - self._began > PATIENCE:
-            self._show(entry)
+        self._doing = f"comparing {entry.instance.name}, {self._count} entries so far"
 
-    def _show(self, entry: Entry) -> None:
-        from rich.markup import escape
-        from rich.status import Status
+    def __rich__(self) -> Text:
+        """What rich shows; it asks several times a second, from a thread of its own."""
+        from rich.text import Text
 
         from chrootsync.report.text import clean
 
-        text = f"{self._count:,} entries compared, now in {escape(clean(entry.instance.name))}"
-        if self._status is None:
-            from rich.console import Console
+        return Text(clean(self._doing))
 
-            self._status = Status(text, console=Console(stderr=True))
-            self._status.start()
-        self._status.update(text)
+
+class Spinner:
+    """Shows progress on standard error after a second, whatever the main thread is busy with."""
+
+    def __init__(self, shown: Progress) -> None:
+        """Begin to wait now."""
+        from threading import Lock, Timer
+
+        self._shown = shown
+        self._lock = Lock()
+        self._stopped = False
+        self._status: Status | None = None
+        self._timer: Timer = Timer(PATIENCE, self._start)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        status = Status(self._shown, console=Console(stderr=True))
+        with self._lock:
+            if not self._stopped:
+                status.start()
+                self._status = status
 
     def stop(self) -> None:
-        """Clear what was shown."""
-        if self._status is not None:
-            self._status.stop()
+        """Clear what was shown, and show nothing any more."""
+        self._timer.cancel()
+        with self._lock:
+            self._stopped = True
+            if self._status is not None:
+                self._status.stop()
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """Progress where somebody is looking: standard error is a terminal and he did not ask for silence."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """Progress, seen where somebody is looking: standard error is a terminal and he did not ask for silence."""
     shown = Progress()
+    spinner = None if quiet or not sys.stderr.isatty() else Spinner(shown)
     try:
         yield shown
     finally:
-        shown.stop()
+        if spinner is not None:
+            spinner.stop()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from chrootsync.cli import output
+from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import Places, RulesOption, read_rules
+from chrootsync.cli.setup import RulesOption, places, read_rules
 from chrootsync.model import RuleSet
 from chrootsync.report import rules as listing
 from chrootsync.report.text import plural
@@ -19,9 +18,10 @@ rules = typer.Typer(name="rules", help="Show and validate rule sets.", no_args_i
 
 
 def _read(directory: str | None) -> tuple[RuleSet, ...]:
+    place = places(rules=directory)
     live = Root("/")
     try:
-        return read_rules(live, Places(rules=directory), image=False)
+        return read_rules(live, place, image=False)
     finally:
         live.close()
 
@@ -38,7 +38,7 @@ def list_rules(
 ) -> None:
     """List every rule in force: what it holds, when, and why."""
     shown_as = output.choose(format)
-    sys.stdout.write(listing.render(_read(rules), as_json=shown_as == "json"))
+    streams.write(listing.render(_read(rules), as_json=shown_as == "json"))
 
 
 @rules.command("check")
@@ -50,7 +50,7 @@ def check_rules(*, rules: RulesOption = None) -> None:
     """
     found = _read(rules)
     count = sum(len(one.rules) for one in found)
-    sys.stdout.write(f"{plural(len(found), 'rule set')}, {plural(count, 'rule')}: no mistakes\n")
+    streams.write(f"{plural(len(found), 'rule set')}, {plural(count, 'rule')}: no mistakes\n")
 
 
 @rules.command("schema")
@@ -61,4 +61,4 @@ def print_schema() -> None:
 
     from chrootsync.rules import schema
 
-    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
+    streams.write(json.dumps(schema(), indent=2) + "\n")

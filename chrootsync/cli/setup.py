@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,12 +51,38 @@ StateOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """Where a verb looks; None means the usual place, which with an image means nowhere."""
+    """Where a verb looks, as absolute paths; None means the usual place, which with an image means nowhere."""
 
     root: str = "/"
     config: str | None = None
     rules: str | None = None
     state: str | None = None
+
+
+def places(*, root: str = "/", config: str | None = None, rules: str | None = None, state: str | None = None) -> Places:
+    """The places that the options name. Raises ConfigError with every mistake."""
+    named = {"--root": root, "--config": config, "--rules": rules, "--state": state}
+    made: dict[str, str | None] = {}
+    problems: list[str] = []
+    for option, path in named.items():
+        try:
+            made[option] = None if path is None else absolute(option, path)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return Places(root=made["--root"] or "/", config=made["--config"], rules=made["--rules"], state=made["--state"])
+
+
+def absolute(option: str, path: str) -> str:
+    """The absolute path that an option names. Raises ConfigError."""
+    if not path:
+        raise ConfigError(f"{option}: must not be empty")
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        gone = "the working directory that it is relative to does not exist any more"
+        raise ConfigError(f"{option} {path}: {gone}; name an absolute path") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +103,14 @@ def scene(places: Places, names: Sequence[str] = ()) -> Iterator[Scene]:
 
     Raises ConfigError for what is wrong with any of them, and where ``names`` are not to be found.
     """
+    if places.state is not None:
+        _check_state(places.state)
     live = Root("/")
     root = live if os.path.realpath(places.root) == "/" else _open_root(places.root)
     try:
         rule_sets = read_rules(live, places, image=not root.live)
         config = read_config(live, places, rule_sets, image=not root.live)
-        store = Store(_absolute(places.state) if places.state else (STATE if root.live else None))
+        store = Store(places.state or (STATE if root.live else None))
         host = Host(root=root, run=LiveRunner() if root.live else None, cache=store)
         instances = providers.discover_all(host, config, rule_sets)
         yield Scene(
@@ -100,22 +129,42 @@ def scene(places: Places, names: Sequence[str] = ()) -> Iterator[Scene]:
 
 def _open_root(path: str) -> Root:
     try:
-        return Root(_absolute(path))
+        return Root(path)
     except PathError as error:
         raise ConfigError(f"--root {path}: {error.reason}; name the directory of an unpacked image") from None
+
+
+def _check_state(path: str) -> None:
+    """Refuse a directory that was asked for and would not be used: the usual one is a convenience, this is a wish."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return  # it is made when there is something to remember
+    except OSError as error:
+        raise ConfigError(f"--state {path}: cannot be used: {(error.strerror or str(error)).lower()}") from None
+    if stat.S_ISLNK(status.st_mode):
+        raise ConfigError(f"--state {path}: is a link; name the directory that it leads to")
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"--state {path}: is not a directory")
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigError(f"--state {path}: belongs to user {status.st_uid}, who could change what is remembered")
+    if status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigError(f"--state {path}: others can write to it (mode {mode:04o}); take that away (chmod go-w)")
 
 
 def read_rules(live: Root, places: Places, *, image: bool) -> tuple[RuleSet, ...]:
     """The shipped rule sets, and the local ones of the live host; an image's own are never read. Raises ConfigError."""
     shipped_texts = _texts(live, shipped.directory("rules"), trusted=False)
-    directory = _absolute(places.rules) if places.rules is not None else (None if image else LOCAL_RULES)
+    directory = places.rules or (None if image else LOCAL_RULES)
     local: list[tuple[str, bytes]] = []
     if directory is not None:
         try:
             local = _texts(live, directory, trusted=True)
         except AbsentError:
             if places.rules is not None:
-                raise ConfigError(f"--rules {places.rules}: does not exist") from None
+                reason = "is not a directory" if os.path.exists(places.rules) else "does not exist"
+                raise ConfigError(f"--rules {places.rules}: {reason}") from None
         except PathError as error:
             raise ConfigError(f"the rules cannot be used: {error}") from None
     return rule_files.parse(shipped_texts, local)
@@ -136,7 +185,7 @@ def read_config(live: Root, places: Places, rule_sets: Sequence[RuleSet], *, ima
     """The configuration file; without one, the defaults. Raises ConfigError."""
     if places.config is None and image:
         return Config()
-    path = _absolute(places.config or CONFIG)
+    path = places.config or CONFIG
     try:
         text = live.read_trusted(path)
     except AbsentError:
@@ -146,12 +195,16 @@ def read_config(live: Root, places: Places, rule_sets: Sequence[RuleSet], *, ima
     except PathError as error:
         raise ConfigError(f"the configuration cannot be used: {error}") from None
     config = rule_files.parse_config(path, text, rule_sets=[rule_set.name for rule_set in rule_sets])
-    _refuse_root(path, config)
+    if not image:
+        _refuse_root(path, config)
     return config
 
 
 def _refuse_root(path: str, config: Config) -> None:
-    """A chroot that is the root by another name (a link, a bind mount) is a mistake of the configuration."""
+    """A chroot that is the root by another name (a link, a bind mount) is a mistake of the configuration.
+
+    Only of the live host's: where there is an image, a chroot is a path in it, and comparing it tells.
+    """
     problems = []
     for index, instance in enumerate(config.instances):
         try:
@@ -181,7 +234,3 @@ def _answers(instance: Instance) -> set[str]:
     """The names that an instance answers to."""
     names = {instance.name, *instance.aliases}
     return names | ({instance.config} if instance.config is not None else set())
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)

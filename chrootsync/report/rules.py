@@ -17,8 +17,16 @@ WIDTH = 80
 def render(rule_sets: Sequence[RuleSet], *, as_json: bool) -> str:
     """The rule sets as blocks of lines, or as JSON."""
     if as_json:
-        return json.dumps({"schema": 1, "rule_sets": [asdict(one) for one in rule_sets]}, indent=2) + "\n"
+        return json.dumps({"schema": 1, "rule_sets": [_object(one) for one in rule_sets]}, indent=2) + "\n"
     return "\n".join("".join(f"{line}\n" for line in _block(one)) for one in rule_sets)
+
+
+def _object(rule_set: RuleSet) -> dict[str, Any]:
+    """The rule set as its file has it; only file names can hold what is not to be shown."""
+    made = asdict(rule_set)
+    for one in (made, *made["rules"]):
+        one["origin"] = clean(one["origin"])
+    return made
 
 
 def _block(rule_set: RuleSet) -> Iterator[str]:

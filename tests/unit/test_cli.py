@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import importlib
 import inspect
+import io
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from chrootsync import __version__
+from chrootsync import __version__, report
 from chrootsync.cli import app, main
+from chrootsync.report.verdict import findings
+from tests.unit.report.report_samples import REPORTS
 from tests.unit.scenery import grow, snapshot
+
+showing = importlib.import_module("chrootsync.cli.progress")
 
 MAIN = b"compatibility_level = 3.6\nmulti_instance_enable = yes\nqueue_directory = /var/spool/%s\n%s"
 MASTER = b"smtp unix - - y - - smtp\nsmtpd inet n - y - - smtpd\n"
@@ -232,10 +243,356 @@ def test_a_wrong_command_line_is_one_sentence_and_ends_2(
         main()
 
 
-def test_an_unwritable_report_ends_3(filled: Path) -> None:
-    result = check(filled, "--report", "json=/nowhere/report.json")
-    message = "chrootsync: --report json=/nowhere/report.json: cannot be written: No such file or directory\n"
+# --- Where reports go ----------------------------------------------------------------------------------------------
+
+
+def test_a_report_that_cannot_be_kept_ends_3_and_the_run_is_shown_all_the_same(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path_factory.mktemp("reports") / "report.json"
+    stale(filled)
+    monkeypatch.setattr(sys.modules["chrootsync.cli.output"].os, "replace", full)
+    result = check(filled, "--report", f"json={target}")
+    message = f"chrootsync: --report json={target}: cannot be written: no space left on device\n"
     assert (result.exit_code, result.stderr) == (3, message)
+    assert "1 drifted (1 differs)" in result.stdout
+    assert list(target.parent.iterdir()) == []
+    shown = check(filled, "--report", f"json={target}", "--format", "json")
+    assert json.loads(shown.stdout)["status"] == "drift"
+
+
+def test_a_device_is_written_to_and_stays(filled: Path) -> None:
+    before = os.stat("/dev/null")
+    assert check(filled, "--report", "json=/dev/null").exit_code == 0
+    after = os.stat("/dev/null")
+    assert stat.S_ISCHR(after.st_mode)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_a_fifo_is_written_to_and_stays(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    fifo = tmp_path_factory.mktemp("reports") / "fifo"
+    os.mkfifo(fifo)
+    read = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert check(filled, "--report", f"json={fifo}").exit_code == 0
+        assert json.loads(os.read(read, 1 << 16))["status"] == "in-sync"
+    finally:
+        os.close(read)
+    assert stat.S_ISFIFO(fifo.lstat().st_mode)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.mktemp("reports")
+    (place / "link").symlink_to("other")
+    (place / "other").symlink_to(place / "report")
+    for text in (None, "old"):  # nothing is there yet; an older report is
+        if text is not None:
+            (place / "report").write_text(text)
+        assert check(filled, "--report", f"json={place}/link").exit_code == 0
+        assert json.loads((place / "report").read_text())["status"] == "in-sync"
+    assert (os.readlink(place / "link"), os.readlink(place / "other")) == ("other", str(place / "report"))
+    assert sorted(path.name for path in place.iterdir()) == ["link", "other", "report"]
+
+
+def test_a_report_can_go_to_standard_output(filled: Path) -> None:
+    done = process("check", "-q", *places(filled), "--report", "json=/dev/stdout")
+    assert (done.returncode, json.loads(done.stdout)["status"], done.stderr) == (0, "in-sync", "")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("{place}", "is a directory; name a file in it"),
+        ("{place}/new/", "is a directory; name a file in it"),
+        ("{place}/socket", "is a socket; name a file"),
+        ("{place}/none/report", "there is no directory {place}/none"),
+        ("{place}/loop", "too many links"),
+    ],
+)
+def test_a_report_that_can_go_nowhere_ends_2_before_anything_is_repaired(
+    filled: Path, tmp_path_factory: pytest.TempPathFactory, file: str, reason: str
+) -> None:
+    place = tmp_path_factory.mktemp("reports")
+    (place / "loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(place / "socket"))
+        stale(filled)
+        before = snapshot(filled)
+        request = f"json={file.format(place=place)}"
+        result = check(filled, "--fix", "--report", request)
+    message = f"chrootsync: --report {request}: {reason.format(place=place)}\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+    assert snapshot(filled) == before
+
+
+def test_two_reports_to_one_file_end_2(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.mktemp("reports")
+    (place / "link").symlink_to("report")
+    result = check(filled, "--report", f"json={place}/report", "--report", f"plain={place}/link")
+    message = f"chrootsync: --report plain={place}/link: another report goes to this file already\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+@pytest.mark.parametrize("what", ["link", "FIFO"])
+def test_a_link_or_fifo_of_somebody_else_ends_2(
+    filled: Path, tmp_path_factory: pytest.TempPathFactory, what: str
+) -> None:
+    place = tmp_path_factory.mktemp("reports")
+    (place / "victim").write_text("precious")
+    trap = place / "trap"
+    if what == "link":
+        trap.symlink_to("victim")
+    else:
+        os.mkfifo(trap)
+    os.chown(trap, 12345, 12345, follow_symlinks=False)
+    result = check(filled, "--report", f"json={trap}")
+    reason = f"is a {what} that belongs to user 12345; remove it, or name another file"
+    assert (result.exit_code, result.stderr) == (2, f"chrootsync: --report json={trap}: {reason}\n")
+    assert (place / "victim").read_text() == "precious"
+
+
+# --- Streams that are full, closed, gone, or of few letters ----------------------------------------------------------
+
+
+def places(image: Path) -> list[str]:
+    return ["--root", str(image), "--rules", rules(image)]
+
+
+def process(*arguments: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own; ``shell`` holds redirections of a shell."""
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "chrootsync", *arguments]
+    everything = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
+    return subprocess.run(command, capture_output=True, encoding="latin-1", check=False, env=everything, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("shell", "reason"), [("> /dev/full", "no space left on device"), (">&-", "standard output is closed")]
+)
+@pytest.mark.parametrize(
+    ("verb", "what", "code"),
+    [
+        (["check"], "the report", 3),
+        (["check", "--format", "json"], "the report", 3),
+        (["check", "drifted"], "the report", 1),
+        (["instances"], "the report", 3),
+        (["rules", "list"], "the report", 3),
+        (["rules", "check"], "the report", 3),
+        (["rules", "schema"], "the report", 3),
+        (["demo"], "the report", 3),
+        (["--help"], "the help", 3),
+        (["check", "--help"], "the help", 3),
+        (["--version"], "the help", 3),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_sentence(
+    filled: Path, verb: list[str], what: str, code: int, shell: str, reason: str
+) -> None:
+    arguments = [*verb, *(places(filled) if verb[0] == "check" and "--help" not in verb else [])]
+    if verb[0] == "instances":
+        arguments += ["--root", str(filled)]
+    if "drifted" in arguments:
+        arguments.remove("drifted")
+        stale(filled)
+    done = process(*arguments, shell=shell)
+    assert (done.returncode, done.stderr) == (code, f"chrootsync: cannot write {what}: {reason}\n")
+
+
+def test_nothing_can_be_said_to_nobody(filled: Path) -> None:
+    stale(filled)
+    for shell in ("> /dev/full 2> /dev/full", ">&- 2>&-", "<&- >&- 2>&-"):
+        assert process("check", *places(filled), shell=shell).returncode == 1
+        assert process("check", "nobody", *places(filled), shell=shell).returncode == 2
+
+
+@pytest.mark.parametrize(("drifted", "code"), [(True, 1), (False, 0)])
+def test_a_reader_who_went_away_changes_neither_status_nor_reports(
+    filled: Path, tmp_path_factory: pytest.TempPathFactory, drifted: bool, code: int
+) -> None:
+    target = tmp_path_factory.mktemp("reports") / "report.json"
+    if drifted:
+        stale(filled)
+    arguments = ["check", *places(filled), "--report", f"json={target}"]
+    assert gone(*arguments) == (code, "")
+    assert json.loads(target.read_text())["status"] == ("drift" if drifted else "in-sync")
+    assert gone("--help") == (0, "")
+
+
+def gone(*arguments: str) -> tuple[int, str]:
+    """Exit status and standard error of a process whose standard output nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "chrootsync", *arguments]
+    cwd = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=cwd)
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("style", ["plain", "table", "json"])
+def test_any_name_can_be_told_in_any_locale(tmp_path: Path, style: str) -> None:
+    image = tmp_path / "im\N{CJK UNIFIED IDEOGRAPH-6F22}ge"
+    image.mkdir()
+    for encoding in ("latin-1", "ascii"):
+        arguments = ["check", "--root", str(image), "--format", style]
+        done = process(*arguments, PYTHONIOENCODING=f"{encoding}:strict", PYTHONUTF8="1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "im\\u6f22ge" in done.stdout
+        wrong = process("check", "--root", f"{image}/none", PYTHONIOENCODING=f"{encoding}:strict", PYTHONUTF8="1")
+        assert wrong.returncode == 2
+        assert "im\\u6f22ge/none: does not exist" in wrong.stderr
+
+
+def test_as_many_files_as_the_hard_limit_allows_can_be_open() -> None:
+    program = (
+        "import resource; from chrootsync.cli import streams; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512));"
+        "streams.prepare(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    cwd = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=cwd)
+    assert done.stdout == "(512, 512)\n"
+
+
+# --- Places ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--root", "--rules", "--state", "--config"])
+def test_an_empty_place_ends_2(option: str) -> None:
+    result = run("check", option, "")
+    assert (result.exit_code, result.stderr) == (2, f"chrootsync: {option}: must not be empty\n")
+    assert run("instances", option, "").exit_code == 2
+
+
+def test_every_empty_place_is_told_at_once() -> None:
+    result = run("check", "--root", "", "--state", "")
+    assert result.stderr == "chrootsync: --root: must not be empty\nchrootsync: --state: must not be empty\n"
+    assert run("rules", "check", "--rules", "").stderr == "chrootsync: --rules: must not be empty\n"
+
+
+@pytest.mark.parametrize("option", ["--root", "--rules", "--state", "--config", "--report"])
+def test_a_relative_place_in_a_directory_that_is_gone_ends_2(tmp_path: Path, option: str) -> None:
+    directory = tmp_path / "gone"
+    value = "json=here" if option == "--report" else "here"
+    command = f'mkdir "$0"; cd "$0"; rmdir "$0"; exec "$1" -m chrootsync check {option} {value}'
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = ["sh", "-c", command, str(directory), sys.executable]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    reason = "the working directory that it is relative to does not exist any more; name an absolute path"
+    assert (done.returncode, done.stderr) == (2, f"chrootsync: {option} here: {reason}\n")
+
+
+def test_rules_that_are_no_directory_end_2(tmp_path: Path) -> None:
+    file = tmp_path / "file.toml"
+    file.write_text("")
+    result = run("rules", "check", "--rules", str(file))
+    assert (result.exit_code, result.stderr) == (2, f"chrootsync: --rules {file}: is not a directory\n")
+
+
+def test_a_state_directory_that_would_not_be_used_ends_2(filled: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to("open")
+    for name, reason in {
+        "file": "is not a directory",
+        "file/below": "cannot be used: not a directory",
+        "open": "others can write to it (mode 0777); take that away (chmod go-w)",
+        "link": "is a link; name the directory that it leads to",
+    }.items():
+        result = check(filled, "--state", str(tmp_path / name))
+        assert (result.exit_code, result.stderr) == (2, f"chrootsync: --state {tmp_path / name}: {reason}\n")
+    assert check(filled, "--state", str(tmp_path / "absent")).exit_code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_state_directory_of_somebody_else_ends_2(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    state = tmp_path_factory.mktemp("state")
+    os.chown(state, 12345, 12345)
+    result = check(filled, "--state", str(state))
+    reason = "belongs to user 12345, who could change what is remembered"
+    assert (result.exit_code, result.stderr) == (2, f"chrootsync: --state {state}: {reason}\n")
+
+
+@pytest.mark.parametrize("below", ["", "/state"])
+def test_no_chroot_of_an_image_overlaps_with_the_state_directory(filled: Path, below: str) -> None:
+    state = filled / f"var/spool/postfix-out{below}"
+    state.mkdir(exist_ok=True)
+    result = check(filled, "--state", str(state), "--format", "json")
+    first, second = json.loads(result.stdout)["instances"]
+    assert (result.exit_code, first["status"], second["status"]) == (1, "in-sync", "drift")
+    (drift,) = second["drift"]
+    assert drift["kind"] in ("bad-instance", "unsafe")
+    assert f"/var/spool/postfix-out{below}" in drift["reason"]
+    beside = filled.parent / f"{filled.name}-state"
+    assert check(filled, "--state", str(beside)).exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "-nan"])
+def test_waiting_takes_a_number(filled: Path, value: str) -> None:
+    result = check(filled, "--fix", f"--wait={value}")
+    assert (result.exit_code, result.stderr) == (2, "chrootsync: --wait nan: must be a number of seconds\n")
+    assert check(filled, "--fix", "--wait", "inf").exit_code == 0
+
+
+# --- Progress --------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_after_a_while_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(showing, "PATIENCE", 0.05)
+    monkeypatch.setenv("TERM", "xterm")
+    with showing.progress(quiet=False) as shown:
+        shown.say("repairing post\x1bfix[red]")
+        deadline = time.monotonic() + 20
+        while "repairing post\\x1bfix[red]" not in terminal.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)  # one large file is compared
+    assert "repairing post\\x1bfix[red]" in terminal.getvalue()
+    said = len(terminal.getvalue())
+    time.sleep(0.3)
+    assert len(terminal.getvalue()) == said
+
+
+def test_progress_counts_entries() -> None:
+    shown = showing.Progress()
+    entry = findings(REPORTS["drift"])[0].drift.entry
+    shown.seen(entry)
+    shown.seen(entry)
+    assert shown.__rich__().plain == f"comparing {entry.instance.name}, 2 entries so far"
+
+
+def test_progress_of_what_is_quick_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    before = threading.active_count()
+
+    def quick(*, quiet: bool) -> None:
+        with showing.progress(quiet=quiet) as shown:
+            shown.say("comparing")
+            assert threading.active_count() == before + (not quiet)
+            raise ZeroDivisionError
+
+    for quiet in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            quick(quiet=quiet)
+        deadline = time.monotonic() + 5
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() == before
+    assert terminal.getvalue() == ""
+
+
+# --- The rest of check -----------------------------------------------------------------------------------------------
 
 
 def test_an_empty_root_is_a_clear_answer(tmp_path: Path) -> None:
@@ -314,9 +671,31 @@ def test_a_chroot_that_is_a_link_to_the_root_ends_2(image: Path, config: Path, t
     link.symlink_to("/")
     config.write_text(f'[[instance]]\nname = "x"\nchroot = "{link}"\nrules = ["bind"]\n')
     config.chmod(0o644)
-    result = check(image, "--config", str(config))
+    result = run("check", "--config", str(config), "--rules", rules(image))
     message = f"chrootsync: {config}: instance[0].chroot: {link} is the root itself by another name\n"
     assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_chroots_of_an_image_are_looked_for_in_it(image: Path, config: Path, tmp_path: Path) -> None:
+    """What the live host has at the same path is nobody's business."""
+    link = tmp_path / "link"
+    link.symlink_to("/")
+    config.write_text(f'[[instance]]\nname = "x"\nchroot = "{link}"\nrules = ["jail"]\n')
+    directory = Path(rules(image))
+    (directory / "jail.toml").write_text(
+        '[ruleset]\nservice = "jail"\ndescription = "for a test"\n'
+        '[[rule]]\nid = "jail.hosts"\nwhy = "a test"\nfiles = ["/etc/hosts"]\n'
+    )
+    for path in (config, directory / "jail.toml"):
+        path.chmod(0o644)
+    grow(image, {str(link): None})
+    assert check(image, "x", "--config", str(config), "--fix").exit_code == 0
+    assert (image / str(link)[1:] / "etc/hosts").exists()
+    config.write_text('[[instance]]\nname = "x"\nchroot = "/self"\nrules = ["jail"]\n')
+    (image / "self").symlink_to("/")
+    result = check(image, "x", "--config", str(config))
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.startswith("error bad-instance x ") or result.stdout.startswith("error unsafe x ")
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o664, 0o646])
@@ -382,6 +761,15 @@ def test_instances_are_listed(image: Path) -> None:
         ("postfix", "/etc/postfix"),
         ("postfix-out", "/etc/postfix-out"),
     ]
+
+
+def test_what_is_listed_for_programs_keeps_to_the_schema(image: Path) -> None:
+    import jsonschema  # type: ignore[import-untyped]  # it ships no types, and stubs would be one more thing to install
+
+    schema = json.loads(Path(report.__file__).with_name("schema.json").read_text("utf-8"))
+    for arguments in (["instances", "--root", str(image)], ["rules", "list"], ["check", "--root", str(image)]):
+        made = run(*arguments, "--format", "json")
+        jsonschema.Draft202012Validator(schema).validate(json.loads(made.stdout))
 
 
 def test_an_instance_that_cannot_be_served_ends_1(image: Path) -> None:

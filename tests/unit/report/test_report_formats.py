@@ -18,8 +18,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chrootsync.report
-from chrootsync.model import FileType, Finding, InstanceReport, Kind, Outcome, Remedy, Report, Severity, State, Status
+from chrootsync.model import (
+    Device,
+    FileType,
+    Finding,
+    Guard,
+    InstanceReport,
+    Kind,
+    Link,
+    OnChange,
+    OnConflict,
+    Outcome,
+    ParameterCondition,
+    Presence,
+    Remedy,
+    Report,
+    Rule,
+    RuleSet,
+    Severity,
+    State,
+    Status,
+    When,
+)
 from chrootsync.report import FORMATS, Options, render
+from chrootsync.report import instances as listed_instances
+from chrootsync.report import rules as listed_rules
 from chrootsync.report.json import error_json
 from chrootsync.report.text import location
 from chrootsync.report.verdict import Verdict, findings
@@ -190,6 +213,11 @@ def test_the_schema_knows_every_word() -> None:
     assert list(Severity) == drift["severity"]["enum"]
     assert list(Remedy) == drift["remedy"]["enum"]
     assert list(Status) == drift["outcome"]["oneOf"][1]["properties"]["status"]["enum"]
+    rule = defs["rule"]["properties"]
+    assert list(Presence) == rule["presence"]["enum"]
+    assert list(OnChange) == rule["on_change"]["enum"]
+    assert list(OnConflict) == rule["on_conflict"]["enum"]
+    assert list(Severity) == rule["severity"]["oneOf"][1]["enum"]
     assert list(FileType) == defs["state"]["oneOf"][1]["properties"]["type"]["enum"]
 
 
@@ -233,6 +261,45 @@ def test_an_error_is_json_too() -> None:
         "code": 2,
         "messages": ["chrootsync.toml: instance[0].chroot: must be absolute", "a\\x1bb"],
     }
+
+
+def test_what_was_discovered_is_json_too() -> None:
+    broken = replace(OUT, problem="a\x1bb", config=None, version="3.7.11")
+    made = valid(listed_instances.render([OUT, broken], as_json=True))
+    assert [one["problem"] for one in made["instances"]] == [None, "a\\x1bb"]
+    assert valid(listed_instances.render([], as_json=True)) == {"schema": 1, "instances": []}
+
+
+def test_rules_are_json_too() -> None:
+    rule = Rule(id="a.b", why="c", origin="/etc/\x1b.toml: rule[0]", files=("/etc/hosts",))
+    full = replace(
+        rule,
+        devices=(Device(path="/dev/null", kind=FileType.CHARACTER_DEVICE, major=1, minor=3),),
+        links=(Link(path="/lib", target="usr/lib"),),
+        when=When(chrooted=("smtp",), parameter=ParameterCondition(names=("x_*",), matches="^/(.*)")),
+        guard=Guard(matches=r"^\s*nameserver\s"),
+        match=r"\.pem$",
+        mode=0o644,
+        severity=Severity.WARNING,
+    )
+    one = RuleSet(name="a", service="postfix", description="d", origin="/etc/\x1b.toml", rules=(rule, full))
+    (made,) = valid(listed_rules.render([one], as_json=True))["rule_sets"]
+    assert (made["origin"], made["rules"][0]["origin"]) == ("/etc/\\x1b.toml", "/etc/\\x1b.toml: rule[0]")
+    assert (made["rules"][1]["match"], made["rules"][1]["mode"]) == (r"\.pem$", 0o644)
+
+
+def test_each_document_is_one_of_its_kind() -> None:
+    """The branches of the schema keep each other out, also where a list is empty."""
+    for text in (
+        render("json", report()),
+        listed_instances.render([], as_json=True),
+        listed_rules.render([], as_json=True),
+        error_json(["x"], 2),
+    ):
+        valid(text)
+    for wrong in ({"schema": 1}, {"schema": 2, "instances": []}, {"schema": 1, "rule_sets": [{}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            valid(json.dumps(wrong))
 
 
 def test_the_time_is_utc() -> None:
