@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from chrootsync.model import Copy, FileType, RepairError, Source, State
 from chrootsync.root import contents, kernel
 from chrootsync.root.dress import ACCESS_ACL, access_acl, copy_label, dress, number, strip
-from chrootsync.root.read import Root, WalkedChroot, state_of
+from chrootsync.root.files import state_of
+from chrootsync.root.read import Root, WalkedChroot
 from chrootsync.root.swap import exchange, put_new
 from chrootsync.root.walk import NO_NAMES, Directory
 

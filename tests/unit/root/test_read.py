@@ -28,7 +28,7 @@ from chrootsync.model import (
     UnreadableError,
     UnsafeError,
 )
-from chrootsync.root import Root, read
+from chrootsync.root import Root, files
 from chrootsync.root.dress import ACCESS_ACL
 from chrootsync.root.walk import Pool
 from tests.unit.machine import (
@@ -333,7 +333,7 @@ def test_without_proc_a_source_cannot_be_opened(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "open", missing)
     with pytest.raises(UnreadableError) as caught:
-        read.reopen(3, "/etc/hosts", Pool())
+        files.reopen(3, "/etc/hosts", Pool())
     assert str(caught.value) == "/etc/hosts: cannot be opened, because /proc is not mounted"
 
 
