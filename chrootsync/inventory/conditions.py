@@ -13,10 +13,12 @@ from chrootsync import libraries
 from chrootsync.model import (
     AbsentError,
     Daemon,
+    FileType,
     Host,
     Instance,
     Libc,
     ParameterCondition,
+    PathError,
     Rule,
     UnreadableError,
     UnsafeError,
@@ -66,6 +68,13 @@ class Settings(NamedTuple):
     text: str
 
 
+class Listing(NamedTuple):
+    """A host directory: its path without links, and its names with what they are, links followed."""
+
+    real: str
+    names: list[tuple[str, FileType | None]]
+
+
 class Facts:
     """What conditions ask of the host and of daemons, each looked up at most once and only when asked."""
 
@@ -73,6 +82,7 @@ class Facts:
         """Look things up on ``host``."""
         self.host = host
         self._settings: dict[int, Settings] = {}
+        self._listings: dict[str, Listing] = {}
 
     def settings(self, parameters: Mapping[str, str]) -> Settings:
         """A daemon's parameters, expanded once; most daemons of an instance share theirs."""
@@ -83,6 +93,34 @@ class Facts:
             known = Settings(parameters, values, "\n".join(values.values()))
             self._settings[id(parameters)] = known
         return known
+
+    def listing(self, directory: str) -> Listing:
+        """What a host directory holds, looked at once however many chroots need it. Raises PathError."""
+        known = self._listings.get(directory)
+        if known is None:
+            root = self.host.root
+            names = [
+                (name, self._followed(f"{directory.rstrip('/')}/{name}", kind)) for name, kind in root.names(directory)
+            ]
+            known = Listing(root.resolve(directory), names)
+            self._listings[directory] = known
+        return known
+
+    def _followed(self, path: str, kind: FileType) -> FileType | None:
+        """What a name is, or its link leads to; None for a link that leads nowhere.
+
+        What cannot be seen counts as a file: then it is told that it cannot be.
+        """
+        if kind is not FileType.LINK:
+            return kind
+        try:
+            source = self.host.root.source(path)
+        except AbsentError:
+            return None
+        except PathError:
+            return FileType.FILE
+        source.close()
+        return source.state.type
 
     @cached_property
     def distributions(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from chrootsync.inventory.conditions import Facts, Holding
 from chrootsync.inventory.needs import Basket, Origin
-from chrootsync.model import AbsentError, FileType, Kind, LibrarySet, PathError, Rule, State, UnsafeError
+from chrootsync.model import FileType, Kind, LibrarySet, PathError, Rule, State, UnsafeError
 
 
 def gather_required(basket: Basket, held: Holding, facts: Facts, needed: LibrarySet) -> None:
@@ -88,16 +88,16 @@ def _add_directory(basket: Basket, held: Holding, directory: str, facts: Facts) 
     while pending:
         path = pending.pop()
         try:
-            real = facts.host.root.resolve(path)
-            names = [] if real in listed else facts.host.root.names(path)
+            real, names = facts.listing(path)
         except PathError as error:
             basket.tell(held, path, Kind.BAD_SOURCE, f"the directory {error.reason} on the host")
             continue
+        if real in listed:
+            continue
         listed.add(real)
         there = set()
-        for name, kind in names:
+        for name, seen in names:
             below = f"{path.rstrip('/')}/{name}"
-            seen = _followed(below, kind, facts)
             if seen is FileType.FILE and (pattern is None or pattern.fullmatch(name)):
                 there.add(name)
                 add_file(basket, held, below, Origin(source=below))
@@ -105,23 +105,6 @@ def _add_directory(basket: Basket, held: Holding, directory: str, facts: Facts) 
                 pending.append(below)
         if held.rule.mirror:
             _add_orphans(basket, held, path, there)
-
-
-def _followed(path: str, kind: FileType, facts: Facts) -> FileType | None:
-    """What a name of a host directory is, or its link leads to; None for a link that leads nowhere.
-
-    What cannot be seen counts as a file: then it is told that it cannot be.
-    """
-    if kind is not FileType.LINK:
-        return kind
-    try:
-        source = facts.host.root.source(path)
-    except AbsentError:
-        return None
-    except PathError:
-        return FileType.FILE
-    source.close()
-    return source.state.type
 
 
 def _add_orphans(basket: Basket, held: Holding, directory: str, there: set[str]) -> None:
