@@ -34,8 +34,9 @@ from chrootsync.model import (
     Status,
     UnsafeError,
 )
+from chrootsync.root.steps import Staged
 from chrootsync.root.walk import Directory
-from chrootsync.root.write import ChrootWriter, Staged, Writer
+from chrootsync.root.write import ChrootWriter, Writer
 
 CONTENTS_LIMIT = 1 << 20
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")

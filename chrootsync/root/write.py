@@ -13,51 +13,18 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from chrootsync.model import Copy, FileType, RepairError, Source, State
 from chrootsync.root import contents, kernel
 from chrootsync.root.dress import ACCESS_ACL, access_acl, copy_label, dress, number, strip
-from chrootsync.root.files import state_of
 from chrootsync.root.read import Root, WalkedChroot
+from chrootsync.root.steps import Made, Staged, is_directory_of, is_inode, is_seen, refuse_another
 from chrootsync.root.swap import exchange, put_new
 from chrootsync.root.walk import NO_NAMES, Directory
 
 DRESSING = "setting the directory's mode and owner"
 CHANGED = "it was changed after it was compared; run check --fix once more"
 ATTEMPTS = 3  # readings of a source that changes while it is copied
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Staged:
-    """A new inode beside its target: ``before`` is what it replaces (None: nothing), ``source`` what it was read from.
-
-    ``inode`` is (device, inode) of what was staged: nothing else is ever removed.
-    """
-
-    path: str
-    directory: Directory
-    temporary: str
-    name: str
-    inode: tuple[int, int]
-    before: State | None
-    source: tuple[int, int, int, int, int] | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """A directory that was made, or whose metadata was ``before`` and its access ACL ``acl``.
-
-    ``inode`` is its (device, inode): nothing else is ever removed or changed.
-    """
-
-    path: str
-    parent: Directory
-    name: str
-    inode: tuple[int, int]
-    before: State | None
-    acl: bytes | None = None
 
 
 @contextmanager
@@ -119,7 +86,7 @@ class ChrootWriter:
         parent, name = self._parent(path)
         with _telling(path, DRESSING), self._open_directory(path) as fd:
             status = os.fstat(fd)
-            if not _is_directory_of(status, before):
+            if not is_directory_of(status, before):
                 raise RepairError(path, CHANGED)
             inode = (status.st_dev, status.st_ino)
             made = Made(path=path, parent=parent, name=name, inode=inode, before=before, acl=access_acl(fd))
@@ -137,7 +104,7 @@ class ChrootWriter:
         """Remove a directory that was made, or give it back its metadata; no other. Raises RepairError."""
         if made.before is not None:
             with _telling(made.path, DRESSING), self._open_directory(made.path) as fd:
-                _refuse_another(made, os.fstat(fd))
+                refuse_another(made, os.fstat(fd))
                 _undress(fd, made)
             return
         with _telling(made.path, "removing the directory again"):
@@ -145,7 +112,7 @@ class ChrootWriter:
                 status = os.stat(made.name, dir_fd=made.parent.fd, follow_symlinks=False)
             except FileNotFoundError:
                 return
-            _refuse_another(made, status)
+            refuse_another(made, status)
             os.rmdir(made.name, dir_fd=made.parent.fd)
 
     @contextmanager
@@ -292,7 +259,7 @@ class ChrootWriter:
 
     def _check_out(self, staged: Staged, before: State) -> None:
         came_out = self._status(staged, staged.temporary)
-        if came_out is None or not _is(came_out, before):
+        if came_out is None or not is_seen(came_out, before):
             raise RepairError(staged.path, CHANGED)
 
     def take_back(self, staged: Staged) -> None:
@@ -302,12 +269,12 @@ class ChrootWriter:
         """
         with _telling(staged.path, "putting the old copy back"):
             there, beside = self._status(staged, staged.name), self._status(staged, staged.temporary)
-            if not _is_inode(there, staged.inode):
-                if _is_inode(beside, staged.inode):
+            if not is_inode(there, staged.inode):
+                if is_inode(beside, staged.inode):
                     return  # it was not put, or has been taken back already
                 kept = "" if staged.before is None else f"; what stood here before is kept as {staged.temporary}"
                 raise RepairError(staged.path, f"it was changed after it was repaired, and is left alone{kept}")
-            if staged.before is None and _is_inode(beside, staged.inode):
+            if staged.before is None and is_inode(beside, staged.inode):
                 os.unlink(staged.name, dir_fd=staged.directory.fd)  # it has both names, halfway to being put by a link
             elif staged.before is None:
                 os.rename(staged.name, staged.temporary, src_dir_fd=staged.directory.fd, dst_dir_fd=staged.directory.fd)
@@ -317,7 +284,7 @@ class ChrootWriter:
     def discard(self, staged: Staged) -> None:
         """Remove a staged inode that was not put, and nothing else. Raises RepairError."""
         status = self._status(staged, staged.temporary)
-        if status is not None and _is_inode(status, staged.inode):
+        if status is not None and is_inode(status, staged.inode):
             self._remove(staged, status)
 
     def finish(self, staged: Staged) -> None:
@@ -325,7 +292,7 @@ class ChrootWriter:
         if staged.before is None:
             return
         status = self._status(staged, staged.temporary)
-        if status is not None and _is(status, staged.before):
+        if status is not None and is_seen(status, staged.before):
             self._remove(staged, status)
 
     def sync(self, directory: Directory) -> None:
@@ -425,32 +392,3 @@ def _undress(fd: int, made: Made) -> None:
     if made.acl is not None:
         os.setxattr(fd, ACCESS_ACL, made.acl)
     os.fsync(fd)
-
-
-def _is(status: os.stat_result, state: State) -> bool:
-    """Whether a status is of the inode that was seen, unchanged; a rename itself may change the ctime."""
-    return (
-        state.identity is not None
-        and contents.identity(status)[:4] == state.identity[:4]
-        and _same_metadata(state_of(status), state)
-    )
-
-
-def _is_inode(status: os.stat_result | None, inode: tuple[int, int]) -> bool:
-    return status is not None and (status.st_dev, status.st_ino) == inode
-
-
-def _refuse_another(made: Made, status: os.stat_result) -> None:
-    """What took the place of a directory since is somebody else's."""
-    if not _is_inode(status, made.inode):
-        raise RepairError(made.path, "something else stands here now, and is left alone")
-
-
-def _is_directory_of(status: os.stat_result, state: State) -> bool:
-    """Whether a status is of the directory that was seen; what is in it may have changed."""
-    same = state.identity is not None and (status.st_dev, status.st_ino) == state.identity[:2]
-    return same and _same_metadata(state_of(status), state)
-
-
-def _same_metadata(one: State, other: State) -> bool:
-    return (one.type, one.mode, one.uid, one.gid) == (other.type, other.mode, other.uid, other.gid)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from chrootsync.model import FileType, PathError, RepairError, Source, State, UnsafeError
 from chrootsync.root import Root, kernel
 from chrootsync.root.dress import ACCESS_ACL, DEFAULT_ACL
-from chrootsync.root.write import ChrootWriter, Staged, Writer
+from chrootsync.root.steps import Staged
+from chrootsync.root.write import ChrootWriter, Writer
 from tests.unit.machine import (
     STRANGER,
     descriptors,

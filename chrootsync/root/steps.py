@@ -1,0 +1,73 @@
+"""The handles of a repair's steps, and what tells whether a thing is still the one that a step was about."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from chrootsync.model import RepairError, State
+from chrootsync.root import contents
+from chrootsync.root.files import state_of
+from chrootsync.root.walk import Directory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staged:
+    """A new inode beside its target: ``before`` is what it replaces (None: nothing), ``source`` what it was read from.
+
+    ``inode`` is (device, inode) of what was staged: nothing else is ever removed.
+    """
+
+    path: str
+    directory: Directory
+    temporary: str
+    name: str
+    inode: tuple[int, int]
+    before: State | None
+    source: tuple[int, int, int, int, int] | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A directory that was made, or whose metadata was ``before`` and its access ACL ``acl``.
+
+    ``inode`` is its (device, inode): nothing else is ever removed or changed.
+    """
+
+    path: str
+    parent: Directory
+    name: str
+    inode: tuple[int, int]
+    before: State | None
+    acl: bytes | None = None
+
+
+def is_seen(status: os.stat_result, state: State) -> bool:
+    """Whether a status is of the inode that was seen, unchanged; a rename itself may change the ctime."""
+    return (
+        state.identity is not None
+        and contents.identity(status)[:4] == state.identity[:4]
+        and _same_metadata(state_of(status), state)
+    )
+
+
+def is_inode(status: os.stat_result | None, inode: tuple[int, int]) -> bool:
+    """Whether a status is of an inode, given as (device, inode)."""
+    return status is not None and (status.st_dev, status.st_ino) == inode
+
+
+def refuse_another(made: Made, status: os.stat_result) -> None:
+    """What took the place of a directory since is somebody else's."""
+    if not is_inode(status, made.inode):
+        raise RepairError(made.path, "something else stands here now, and is left alone")
+
+
+def is_directory_of(status: os.stat_result, state: State) -> bool:
+    """Whether a status is of the directory that was seen; what is in it may have changed."""
+    same = state.identity is not None and (status.st_dev, status.st_ino) == state.identity[:2]
+    return same and _same_metadata(state_of(status), state)
+
+
+def _same_metadata(one: State, other: State) -> bool:
+    return (one.type, one.mode, one.uid, one.gid) == (other.type, other.mode, other.uid, other.gid)
