@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -900,6 +901,8 @@ def chattr(tree: Path) -> Iterator[Callable[[str, str], None]]:
     changed: list[Path] = []
 
     def change(flag: str, name: str) -> None:
+        if shutil.which("chattr") is None:
+            pytest.skip("needs chattr(1), from e2fsprogs")
         done = subprocess.run(["chattr", f"+{flag}", tree / name], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"no such flags here: {done.stderr.strip()}")
