@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from chrootsync.model import PathError, Reader, Source
+
+LIMIT = 64 << 20  # bytes: a million accounts, but no disk
+
 DIGITS = 10
 NOBODY = 0xFFFF_FFFF
 
@@ -21,6 +25,22 @@ def numbers(text: bytes) -> dict[str, int]:
 def _is_number(field: bytes) -> bool:
     """Whether a field is a number that can own a file: 32 bits, and the largest means nobody (chown(2))."""
     return field.isdigit() and len(field) <= DIGITS and int(field) < NOBODY
+
+
+def known(root: Reader, path: str) -> dict[str, int]:
+    """The names that an account file of a root gives numbers to; none where it cannot be read."""
+    try:
+        return numbers(root.read(path, limit=LIMIT))
+    except PathError:
+        return {}
+
+
+def hide_passwords(source: Source) -> None:
+    """Let an account file stand without its password fields: what is compared is what is copied.
+
+    Raises UnreadableError.
+    """
+    source.stand_in(without_passwords(source.contents(LIMIT)))
 
 
 def names(by_name: Mapping[str, int]) -> dict[int, str]:

@@ -241,10 +241,7 @@ def _strongest(wanted: Iterable[OnChange]) -> OnChange:
 
 def names(root: Reader, path: str) -> dict[int, str]:
     """The names that /etc/passwd or /etc/group of a root gives to numbers; none where it cannot be read."""
-    try:
-        return accounts.names(accounts.numbers(root.read(path, limit=64 << 20)))
-    except PathError:
-        return {}
+    return accounts.names(accounts.known(root, path))
 
 
 def _owners(root: Reader, drifts: Sequence[Drift]) -> dict[str, str]:

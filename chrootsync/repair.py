@@ -38,7 +38,6 @@ from chrootsync.root.steps import Staged
 from chrootsync.root.walk import Directory
 from chrootsync.root.write import ChrootWriter, Writer
 
-CONTENTS_LIMIT = 1 << 20
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -232,7 +231,7 @@ def _stage_file(root: Reader, work: _Work, drift: Drift, want: State) -> Staged:
 
     with closing(_open(root, entry)) as source:
         if entry.filtered:
-            source.stand_in(accounts.without_passwords(source.contents(CONTENTS_LIMIT)))
+            accounts.hide_passwords(source)
         staged = chroot.stage_file(entry.path, source, want, entry.have, began=began, pause=work.pause)
     if staged.source != want.identity:
         raise _changed(entry.source)

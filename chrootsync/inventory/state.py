@@ -26,7 +26,7 @@ from chrootsync.model import (
     State,
 )
 
-CONTENTS_LIMIT = 64 << 20  # of a source whose guard or filter wants to see all of it: many accounts, not a disk
+GUARDED_LIMIT = 1 << 20  # bytes of a source whose guard wants to see all of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,9 +154,9 @@ class Looker:
             return Problem(kind=Kind.BAD_SOURCE, reason=f"the source is a {source.state.type}, not a file")
         try:
             if need.origin.filtered:
-                source.stand_in(accounts.without_passwords(source.contents(CONTENTS_LIMIT)))
+                accounts.hide_passwords(source)
             elif any(place.rule.guard is not None for place in need.places):
-                source.stand_in(source.contents(CONTENTS_LIMIT))
+                source.stand_in(source.contents(GUARDED_LIMIT))
             source.readers()
         except PathError as error:
             return Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be read: {error.reason}")
@@ -254,17 +254,11 @@ class Looker:
 
     @cached_property
     def _users(self) -> dict[str, int]:
-        return self._accounts("/etc/passwd")
+        return accounts.known(self._root, "/etc/passwd")
 
     @cached_property
     def _groups(self) -> dict[str, int]:
-        return self._accounts("/etc/group")
-
-    def _accounts(self, path: str) -> dict[str, int]:
-        try:
-            return accounts.numbers(self._root.read(path, limit=64 << 20))
-        except PathError:
-            return {}
+        return accounts.known(self._root, "/etc/group")
 
     def _with_checksums(self, entry: Entry, source: Source, copy: Copy | None) -> Entry:
         """Checksums of both sides of what drifted, where everybody may know them anyway."""

@@ -199,6 +199,16 @@ def test_a_filtered_copy_has_no_password_fields(tree: Path) -> None:
     assert kinds(checked(tree, [accounts])) == {}
 
 
+def test_a_filtered_copy_of_many_accounts_is_made_too(tree: Path) -> None:
+    lines = b"".join(b"user%d:HASH:%d:100::/home/user%d:/bin/sh\n" % (n, n, n) for n in range(1000, 31000))
+    assert len(lines) > 1 << 20
+    grow(tree, {"/etc/passwd": lines})
+    accounts = rule(filtered=("/etc/passwd",))
+    assert statuses(fixed(tree, [accounts])) == {"repaired"}
+    assert b"HASH" not in (tree / "jail/one/etc/passwd").read_bytes()
+    assert kinds(checked(tree, [accounts])) == {}
+
+
 def test_a_rule_that_keeps_conflicts_changes_nothing(stale: Path) -> None:
     before = snapshot(stale)
     found = fixed(stale, [rule(files=("/etc/services",), on_conflict=OnConflict.KEEP)])

@@ -60,7 +60,8 @@ def problems(*args: Any) -> list[str]:
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
 def test_a_good_file_parses(path: Path) -> None:
-    parse([(path.name, path.read_bytes())])
+    found = [(rule_set.name, rule_set.origin) for rule_set in parse([(path.name, path.read_bytes())])]
+    assert found == ([(path.stem, path.name)] if path.stat().st_size else [])
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)

@@ -332,7 +332,8 @@ def test_an_os_error_of_the_repair_is_not_taken_for_the_locks(directory: Path) -
 
 def test_locks_of_different_roots_do_not_meet(directory: Path) -> None:
     with lock(os.fspath(directory), "8-1", 0), lock(os.fspath(directory), "8-2", 0):
-        pass
+        assert sorted(path.name for path in directory.iterdir()) == ["8-1", "8-2"]
+    assert list(directory.iterdir()) == []
 
 
 def test_children_do_not_keep_the_lock(directory: Path) -> None:
@@ -340,7 +341,7 @@ def test_children_do_not_keep_the_lock(directory: Path) -> None:
         child = subprocess.Popen(["/bin/sleep", "60"], close_fds=False)
     try:
         with lock(os.fspath(directory), "root", 0):
-            pass
+            assert child.poll() is None
     finally:
         child.kill()
         child.wait()
