@@ -9,6 +9,8 @@ class Kind(StrEnum):
     """What is wrong with an entry."""
 
     MISSING = "missing"
+    OUTDATED = "outdated"
+    MODIFIED = "modified"
     DIFFERS = "differs"
     METADATA = "metadata"
     TYPE = "type"
@@ -19,6 +21,8 @@ class Kind(StrEnum):
     UNRESOLVED = "unresolved"
     UNREACHABLE = "unreachable"
     UNSAFE = "unsafe"
+    CONTESTED = "contested"
+    HELD = "held"
 
 
 class Severity(StrEnum):
@@ -79,6 +83,7 @@ class Status(StrEnum):
     REPAIRED = "repaired"
     FAILED = "failed"
     SKIPPED = "skipped"
+    WAITING = "waiting"
     UNKNOWN = "unknown"
 
 

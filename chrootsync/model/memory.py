@@ -1,0 +1,148 @@
+"""What is remembered between runs: what was written, what sources once were, and every repair.
+
+A State here carries its checksum (``sha256``) whoever may read the file, and no ``identity``: what is remembered is for
+root alone, and an inode means nothing after the file is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from chrootsync.model.entries import Outcome, Reload, State
+from chrootsync.model.machine import Copy
+from chrootsync.model.words import Kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """What chrootsync last wrote for an entry, and when (seconds since the epoch)."""
+
+    state: State
+    written: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hold:
+    """An entry that was rolled back by hand, from ``since`` to ``until`` (seconds since the epoch) at most.
+
+    It holds while the source's checksum is ``source`` and what is there is what the rollback ``restored`` (None:
+    nothing is there). ``repair`` is the number of the rollback.
+    """
+
+    since: float
+    until: float
+    repair: int
+    source: str | None
+    restored: State | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """What is remembered of one place in a chroot.
+
+    ``digests`` are all checksums that its source is known to have had. ``repaired`` are the checksums that its repairs
+    of the last days put there, newest first (None: something else than a file), up to the last rollback.
+    """
+
+    baseline: Baseline | None = None
+    digests: frozenset[str] = frozenset()
+    hold: Hold | None = None
+    repaired: tuple[str | None, ...] = ()
+
+
+class Spot(NamedTuple):
+    """A place in a chroot, and the source of what belongs there (None: it has none)."""
+
+    chroot: str
+    path: str
+    source: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One path as a repair changed it, or tried to: ``before`` and ``after`` are None where nothing was, or is, there.
+
+    ``kept`` tells whether the contents of ``before`` were kept under their checksum.
+    """
+
+    instance: str
+    chroot: str
+    path: str
+    source: str | None
+    rule: str
+    kind: Kind
+    package: str | None
+    before: State | None
+    after: State | None
+    outcome: Outcome
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A change that is about to be made, with the name that its new inode has beside its target until then.
+
+    ``inode`` and ``old`` are (device, inode) of what is staged and of what it replaces, as far as they are known.
+    """
+
+    change: Change
+    temporary: str
+    inode: tuple[int, int] | None = None
+    old: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unfinished:
+    """The steps of one instance's repair that was cut short: nobody knows how many of them were taken."""
+
+    repair: int
+    began: float
+    instance: str
+    chroot: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repair:
+    """One run that changed something, or tried to; ``undoes`` is the number of the repair that it takes back."""
+
+    id: int
+    began: float
+    trigger: str
+    version: str
+    undoes: int | None
+    changes: tuple[Change, ...]
+    reloads: Mapping[str, Reload] = field(default_factory=dict)
+
+
+class Memories(Protocol):
+    """What earlier runs left behind; where that is lost, nothing is remembered and nothing fails."""
+
+    def recall(self, spots: Sequence[Spot]) -> list[Memory]:
+        """What is remembered of each spot, in their order."""
+        ...
+
+
+class Journal(Protocol):
+    """Remembers what a repair is about to do, and what came of it.
+
+    Nothing here raises: what cannot be written down is told as a note of the run, and must not keep a repair back.
+    """
+
+    def plan(self, steps: Sequence[Step]) -> None:
+        """Remember which temporaries are about to be made in one chroot; on the disk when this returns."""
+        ...
+
+    def keep(self, copy: Copy) -> str | None:
+        """Keep the contents of a copy that is about to be replaced; their checksum, None where they are not kept."""
+        ...
+
+    def intend(self, steps: Sequence[Step]) -> None:
+        """Remember the inodes and states of planned steps before they take effect; on the disk when this returns."""
+        ...
+
+    def settle(self, changes: Sequence[Change]) -> None:
+        """Remember what came of all planned steps: they are over, nothing of them is left."""
+        ...
