@@ -33,26 +33,12 @@ from chrootsync.model.errors import (
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
 from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
-from chrootsync.model.memory import (
-    Baseline,
-    Change,
-    Hold,
-    Journal,
-    Memories,
-    Memory,
-    Repair,
-    Spot,
-    Step,
-    Unfinished,
-)
 from chrootsync.model.rules import Device, Guard, Link, ParameterCondition, Rule, RuleSet, When
 from chrootsync.model.words import Code, FileType, Kind, OnChange, OnConflict, Presence, Remedy, Severity, Status
 
 __all__ = [
     "AbsentError",
-    "Baseline",
     "Cache",
-    "Change",
     "Chroot",
     "ChrootsyncError",
     "Code",
@@ -68,19 +54,15 @@ __all__ = [
     "FileType",
     "Finding",
     "Guard",
-    "Hold",
     "Host",
     "Instance",
     "InstanceReport",
-    "Journal",
     "Kind",
     "Libc",
     "Library",
     "LibrarySet",
     "Link",
     "LockedError",
-    "Memories",
-    "Memory",
     "NotAFileError",
     "OnChange",
     "OnConflict",
@@ -94,7 +76,6 @@ __all__ = [
     "Record",
     "Reload",
     "Remedy",
-    "Repair",
     "RepairError",
     "Report",
     "Rule",
@@ -102,12 +83,9 @@ __all__ = [
     "Runner",
     "Severity",
     "Source",
-    "Spot",
     "State",
     "StaticInstance",
     "Status",
-    "Step",
-    "Unfinished",
     "UnreadableError",
     "Unresolved",
     "UnsafeError",

@@ -1,7 +1,8 @@
 """What is remembered between runs: what was written, what sources once were, and every repair.
 
 A State here carries its checksum (``sha256``) whoever may read the file, and no ``identity``: what is remembered is for
-root alone, and an inode means nothing after the file is gone.
+root alone, and an inode means nothing after the file is gone. Most checks need nothing of this, so that it is not part of
+``chrootsync.model`` itself: import it where it is used.
 """
 
 from __future__ import annotations
