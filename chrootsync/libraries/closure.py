@@ -117,3 +117,22 @@ def _closure(loader: Loader, wanted: Iterable[tuple[str, str]], *, required: boo
     if by_cache:  # only through the cache does the loader inside the chroot find a library outside its directories
         found.setdefault(CACHE, by_cache)
     return LibrarySet(libraries=tuple(found.values()), unresolved=tuple(unresolved.values()))
+
+
+def providers(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
+    """The host's paths of libraries and all that they need, what is always mapped included."""
+    loader = load(inputs)
+    found: dict[str, str] = {}
+    queue: deque[tuple[str, Loaded | None]] = deque((name, None) for name in names)
+    while queue and len(found) < MAX_LIBRARIES:
+        name, by = queue.popleft()
+        if name in found:
+            continue
+        try:
+            library = loader.find(name, by)
+        except BadElfError:
+            continue
+        if library is not None:
+            found[name] = library.path
+            queue.extend((need, library) for need in library.elf.needed)
+    return found

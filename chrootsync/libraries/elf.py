@@ -1,21 +1,42 @@
-"""What the dynamic loader wants to know of an ELF file: elf(5), read with pyelftools."""
+"""What the dynamic loader wants to know of an ELF file: elf(5), read with pyelftools.
+
+Only the tables of symbols and versions are read by hand: pyelftools takes a hundred times as long for the former, and
+finds the latter by section headers alone, which the loader never looks at.
+"""
 
 from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from typing import Any, Literal, NamedTuple
 
 PROGRAM_HEADER_SIZE = {32: 32, 64: 56}
 MAX_PROGRAM_HEADERS = 512
 MAX_TAGS = 4096
 MAX_STRING = 4096
 MAX_EMPTY = 2
+MAX_SYMBOLS = 1 << 20
+MAX_VERSIONS = 1 << 16
+MAX_NAME = 1 << 16
+MAX_NAMES = 128 << 20
 TEXTS = {"DT_NEEDED": "needed", "DT_RPATH": "rpath", "DT_RUNPATH": "runpath", "DT_SONAME": "soname"}
 DF_1_NODEFLIB = 0x800
 EF_ARM_ABI_FLOAT_HARD = 0x400
+SHN_UNDEF, SHN_ABS = 0, 0xFFF1
+STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 1, 2, 10
+STT_TLS = 6
+STV_INTERNAL, STV_HIDDEN = 1, 2
+DT_RELA = 7
+
+# The types that a lookup accepts: NOTYPE, OBJECT, FUNC, COMMON, TLS, GNU_IFUNC (dl-lookup.c).
+FOUND_TYPES = frozenset({0, 1, 2, 5, STT_TLS, 10})
+
+# The machines whose 64-bit DT_HASH has 64-bit words, against the gABI: s390x and alpha (glibc's bits/elfclass.h).
+WIDE_HASHES = frozenset({22, 0x9026})
 
 
 class BadElfError(Exception):
@@ -32,8 +53,20 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """A part of a file that the loader maps: ``size`` bytes at ``offset`` of the file come to lie at ``address``."""
+
+    address: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Elf:
-    """The dynamic section of a file. ``runpath`` is None where it has none: an empty one still disables RPATHs."""
+    """The dynamic section of a file. ``runpath`` is None where it has none: an empty one still disables RPATHs.
+
+    ``numbers`` holds the tags that are not texts by their names in elf.h; addresses among them are those of ``loads``.
+    """
 
     machine: Machine
     hard_float: bool = False
@@ -42,6 +75,8 @@ class Elf:
     runpath: str | None = None
     default_directories: bool = True
     interpreter: str | None = None
+    loads: tuple[Load, ...] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 def machine(data: bytes) -> Machine:
@@ -103,46 +138,58 @@ def _read(data: bytes, made_for: Machine) -> Elf:
     file = ELFFile(io.BytesIO(data))
     if file.header["e_type"] not in {"ET_DYN", "ET_EXEC"}:
         raise BadElfError("is neither a shared library nor a program")
-    tags: dict[str, list[Any]] = {}
+    texts: dict[str, list[str]] = {}
+    numbers: dict[str, int] = {}
+    loads: list[Load] = []
     interpreter = None
     segment: Any
     for segment in file.iter_segments():
         kind = segment.header["p_type"]
-        if kind == "PT_LOAD" and segment.header["p_offset"] + segment.header["p_filesz"] > len(data):
-            raise BadElfError("is a truncated ELF file")  # the loader would map it, the daemon die of SIGBUS
-        if kind == "PT_INTERP":
+        if kind == "PT_LOAD":
+            loads.append(_load(segment.header, len(data)))
+        elif kind == "PT_INTERP":
             interpreter = _text(segment.get_interp_name())
-        elif kind == "PT_DYNAMIC" and not tags:
-            tags = _tags(segment)
+        elif kind == "PT_DYNAMIC" and not numbers:
+            texts, numbers = _tags(segment)
     return Elf(
         machine=made_for,
         hard_float=bool(file.header["e_flags"] & EF_ARM_ABI_FLOAT_HARD),
-        needed=tuple(tags.get("DT_NEEDED", ())),
-        rpath=next(iter(tags.get("DT_RPATH", ())), ""),
-        runpath=next(iter(tags.get("DT_RUNPATH", ())), None),
-        default_directories=not next(iter(tags.get("DT_FLAGS_1", ())), 0) & DF_1_NODEFLIB,
+        needed=tuple(texts.get("DT_NEEDED", ())),
+        rpath=next(iter(texts.get("DT_RPATH", ())), ""),
+        runpath=next(iter(texts.get("DT_RUNPATH", ())), None),
+        default_directories=not numbers.get("DT_FLAGS_1", 0) & DF_1_NODEFLIB,
         interpreter=interpreter,
+        loads=tuple(loads),
+        numbers=numbers,
     )
 
 
-def _tags(segment: Any) -> dict[str, list[Any]]:
-    """The tags of a dynamic segment that matter here, texts as texts."""
-    tags: dict[str, list[Any]] = {}
+def _load(header: Any, length: int) -> Load:
+    found = Load(address=header["p_vaddr"], offset=header["p_offset"], size=header["p_filesz"])
+    if found.offset + found.size > length:
+        raise BadElfError("is a truncated ELF file")  # the loader would map it, the daemon die of SIGBUS
+    return found
+
+
+def _tags(segment: Any) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """The tags of a dynamic segment: the texts that matter here, and the numbers, of which the last one counts."""
+    texts: dict[str, list[str]] = {}
+    numbers: dict[str, int] = {}
     last = ""
     empty = 0
     for tag in islice(segment.iter_tags(), MAX_TAGS):
-        last = tag.entry.d_tag
+        last = str(tag.entry.d_tag)
         if last in TEXTS:
             text = _text(getattr(tag, TEXTS[last]))
-            tags.setdefault(last, []).append(text)
+            texts.setdefault(last, []).append(text)
             empty += not text
-        elif last == "DT_FLAGS_1":
-            tags.setdefault(last, []).append(int(tag.entry.d_val))
+        else:
+            numbers[last] = int(tag.entry.d_val)
         if empty > MAX_EMPTY:  # the ELF reader gives these for a table without an end, after reading all of the file
             raise BadElfError("has a broken string table")
     if last != "DT_NULL":
         raise BadElfError("has a dynamic section without an end")
-    return tags
+    return texts, numbers
 
 
 def _text(value: str | bytes) -> str:
@@ -150,3 +197,166 @@ def _text(value: str | bytes) -> str:
     if len(text) > MAX_STRING or "\0" in text:
         raise BadElfError("has a broken string table")
     return text
+
+
+class Tables:
+    """The tables of one file; it reads no more names and entries than any library has."""
+
+    def __init__(self, data: bytes, elf: Elf) -> None:
+        """Read from ``data``, which was parsed to ``elf``."""
+        self._data = data
+        self._order = "<" if elf.machine.order == "little" else ">"
+        self._names_left = MAX_NAMES
+        self._entries_left = MAX_VERSIONS
+        self.elf = elf
+        self.wide = elf.machine.bits == 64
+        self._strings = self.place("DT_STRTAB") or 0
+
+    def place(self, tag: str) -> int | None:
+        """Where in the file a table begins; None where the dynamic section does not name it."""
+        address = self.elf.numbers.get(tag)
+        if address is None:
+            return None
+        for load in self.elf.loads:
+            if load.address <= address < load.address + load.size:
+                return load.offset + address - load.address
+        raise BadElfError("has a table outside the file")
+
+    def unpack(self, layout: str, place: int) -> tuple[int, ...]:
+        """Numbers at a place. Raises struct.error beyond the end of the file."""
+        return struct.unpack_from(self._order + layout, self._data, place)
+
+    def rows(self, layout: str, place: int, count: int) -> Iterator[tuple[int, ...]]:
+        """The entries of a table; one that the file does not hold as a whole is refused."""
+        row = struct.Struct(self._order + layout)
+        end = place + count * row.size
+        if end > len(self._data):
+            raise BadElfError("has a table outside the file")
+        return row.iter_unpack(memoryview(self._data)[place:end])
+
+    def chain(self, layout: str, place: int | None) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The entries of a list with their places; the last number of each tells how far the next one is, or 0."""
+        while place is not None:
+            self._entries_left -= 1
+            if self._entries_left < 0:
+                raise BadElfError("has too many versions")
+            entry = self.unpack(layout, place)
+            yield place, entry
+            place = place + entry[-1] if entry[-1] else None
+
+    def name(self, offset: int) -> bytes:
+        """A name of the string table."""
+        start = self._strings + offset
+        end = self._data.find(b"\0", start, start + MAX_NAME)
+        self._names_left -= end - start
+        if end < 0 or self._names_left < 0:
+            raise BadElfError("has a broken string table")
+        return self._data[start:end]
+
+
+class Symbol(NamedTuple):
+    """An entry of the symbol table; ``version`` is its entry in the version table, 0 where there is none."""
+
+    name: int
+    info: int
+    other: int
+    section: int
+    value: int
+    version: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is bound within its own file, be it needed or had."""
+        return self.info >> 4 == 0 or self.other & 3 in {STV_INTERNAL, STV_HIDDEN}
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the loader fails where it does not find it."""
+        return self.section == SHN_UNDEF and self.info >> 4 != STB_WEAK
+
+    @property
+    def is_had(self) -> bool:
+        """Whether a lookup can end here (do_lookup_x)."""
+        if self.section == SHN_UNDEF or self.info >> 4 not in {STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE}:
+            return False
+        kind = self.info & 15
+        return kind in FOUND_TYPES and (self.value != 0 or self.section == SHN_ABS or kind == STT_TLS)
+
+
+def symbols(tables: Tables) -> Iterator[Symbol]:
+    """The dynamic symbols without the first one, which is none."""
+    start = tables.place("DT_SYMTAB")
+    if start is None:
+        return
+    count = _count(tables)
+    versions = tables.place("DT_VERSYM")
+    indexes = repeat((0,)) if versions is None else tables.rows("H", versions, count)
+    rows = tables.rows("IBBHQQ" if tables.wide else "IIIBBH", start, count)
+    for row, (version,) in islice(zip(rows, indexes, strict=False), 1, None):
+        if tables.wide:
+            name, info, other, section, value, _size = row
+        else:
+            name, value, _size, info, other, section = row
+        yield Symbol(name, info, other, section, value, version)
+
+
+def _count(tables: Tables) -> int:
+    """How many dynamic symbols there are. No tag tells but MIPS's own; the loader has no use for it.
+
+    Whatever it finds, it finds by a hash table; whatever it looks for, a relocation names.
+    """
+    count = tables.elf.numbers.get("DT_MIPS_SYMTABNO")
+    if count is None:
+        count = _hashed(tables)
+    if count is None:
+        count = _hashed_by_gnu(tables) or _relocated(tables)
+    if count > MAX_SYMBOLS:
+        raise BadElfError("has too many symbols")
+    return count
+
+
+def _hashed(tables: Tables) -> int | None:
+    """The length of the chains of DT_HASH, which is that of the symbol table."""
+    place = tables.place("DT_HASH")
+    if place is None:
+        return None
+    long_words = tables.wide and tables.elf.machine.number in WIDE_HASHES
+    return tables.unpack("QQ" if long_words else "II", place)[1]
+
+
+def _hashed_by_gnu(tables: Tables) -> int:
+    """The end of the last chain of DT_GNU_HASH; 0 where it has none.
+
+    Symbols that are only needed lie before those in the table, which lie by bucket; the last one of a chain is odd.
+    """
+    place = tables.place("DT_GNU_HASH")
+    if place is None:
+        return 0
+    buckets, first, masks, _shift = tables.unpack("IIII", place)
+    place += 16 + masks * (8 if tables.wide else 4)
+    last = max((head for (head,) in tables.rows("I", place, buckets)), default=0)
+    if last < max(first, 1):
+        return 0
+    place += 4 * (buckets - first)
+    while last < MAX_SYMBOLS and not tables.unpack("I", place + 4 * last)[0] & 1:
+        last += 1
+    return last + 1
+
+
+def _relocated(tables: Tables) -> int:
+    """One more than the last symbol that a relocation names."""
+    numbers = tables.elf.numbers
+    plt = "DT_RELA" if numbers.get("DT_PLTREL") == DT_RELA else "DT_REL"
+    last = 0
+    for tag, length, kind in (
+        ("DT_RELA", "DT_RELASZ", "DT_RELA"),
+        ("DT_REL", "DT_RELSZ", "DT_REL"),
+        ("DT_JMPREL", "DT_PLTRELSZ", plt),
+    ):
+        place = tables.place(tag)
+        if place is None:
+            continue
+        layout = ("Q" if tables.wide else "I") * (3 if kind == "DT_RELA" else 2)
+        rows = tables.rows(layout, place, numbers.get(length, 0) // struct.calcsize("=" + layout))
+        last = max(last, max((row[1] for row in rows), default=0) >> (32 if tables.wide else 8))
+    return last + 1
