@@ -48,6 +48,25 @@ PACKAGES = (
     "strace",
 )
 
+# Package managers of other distributions, in a layer of their own: the base stays as it is.
+MANAGERS = ("rpm", "pacman-package-manager")
+
+# Fetches packages for the Debian in $1, from the mirror $2 and the suite $3, into the folder $4. This machine's apt
+# does it, which knows the way out, whatever proxies there are.
+FETCH = """
+below=$1 mirror=$2 suite=$3 folder=$4
+shift 4
+mkdir -p "$folder/lists/partial" "$folder/archives/partial"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$folder/sources.list"
+fetch() {
+    apt-get -qq -o APT::Sandbox::User=root -o Dir::Etc::sourcelist="$folder/sources.list" -o Dir::Etc::sourceparts=- \\
+        -o Dir::State::status="$below/var/lib/dpkg/status" -o Dir::State::lists="$folder/lists" \\
+        -o Dir::Cache="$folder" "$@"
+}
+fetch update
+fetch -y --no-install-recommends --download-only install "$@"
+"""
+
 # Runs inside the new Debian. Timers would take apt's lock in the middle of a test, and a name server on 127.0.0.1
 # would answer where a missing resolv.conf makes the resolver fall back to that address.
 CUSTOMISE = """
@@ -211,6 +230,26 @@ def instances(below: Path) -> Path:
     with once(target) as work:
         if work is not None:
             layer([below], work, script)
+    return target
+
+
+def managers(below: Path) -> Path:
+    """A layer with rpm and pacman, which own nothing yet; rpm keeps its database where other distributions have it."""
+    script = """
+        export DEBIAN_FRONTEND=noninteractive
+        dpkg --install /mnt/archives/*.deb
+        mkdir -p /etc/rpm
+        echo '%_dbpath /var/lib/rpm' > /etc/rpm/macros.database
+        rpm --initdb
+    """
+    target = cache() / f"managers-{digest(below.name, FETCH, script, *MANAGERS)}"
+    with once(target) as work:
+        if work is not None:
+            mirror = (mirrors() or ["http://deb.debian.org/debian"])[0]
+            with tempfile.TemporaryDirectory() as folder:
+                fetch = ["sh", "-euc", FETCH, "fetch", str(below), mirror, SUITE, folder, *MANAGERS]
+                build(confined(*fetch), timeout=300)
+                layer([below], work, script, wheels=Path(folder))
     return target
 
 
