@@ -76,9 +76,17 @@ class StaticInstance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """The configuration file, all of it optional; ``postfix`` is the default instance's configuration directory."""
+    """The configuration file, all of it optional; ``postfix`` is the default instance's configuration directory.
+
+    ``package_wait`` are the seconds that the repair of a package's files waits for a package manager to end. What was
+    replaced is kept for ``history_days``, for the newest ``history_repairs``, and up to ``history_size`` MiB.
+    """
 
     instances: tuple[StaticInstance, ...] = ()
     postfix: str = "/etc/postfix"
     reload_timeout: float = 60.0
     reload_interval: float = 60.0
+    package_wait: float = 300.0
+    history_days: float = 30.0
+    history_repairs: int = 200
+    history_size: float = 256.0

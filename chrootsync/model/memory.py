@@ -1,7 +1,7 @@
 """What is remembered between runs: what was written, what sources once were, and every repair.
 
 A State here carries its checksum (``sha256``) whoever may read the file, and no ``identity``: what is remembered is for
-root alone, and an inode means nothing after the file is gone. Most checks need nothing of this, so that it is not part of
+root alone, and an inode means nothing after the file is gone. Most checks need nothing of this, so it is no part of
 ``chrootsync.model`` itself: import it where it is used.
 """
 
@@ -29,7 +29,7 @@ class Hold:
     """An entry that was rolled back by hand, from ``since`` to ``until`` (seconds since the epoch) at most.
 
     It holds while the source's checksum is ``source`` and what is there is what the rollback ``restored`` (None:
-    nothing is there). ``repair`` is the number of the rollback.
+    nothing is there). ``repair`` is the number of the repair that was taken back.
     """
 
     since: float

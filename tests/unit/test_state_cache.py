@@ -1,0 +1,238 @@
+"""Small JSON files can be lost at any time, and are believed only where nobody else could have written them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chrootsync.model import ChrootsyncError, Code, Record
+from chrootsync.state import Store
+from tests.unit.machine import STRANGER, descriptors, needs_root, needs_user
+
+PENDING = {"postfix": Record(last=1_700_000_000.5, pending=True, restart=True, failures=3)}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where state is kept: not made yet."""
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(directory: Path) -> Store:
+    return Store(os.fspath(directory))
+
+
+# --- Values -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, 0, "text", ["a", {"b": [1.5, True]}], "\udcff\n\0", {}])
+def test_a_value_comes_back_for_the_same_fingerprint(store: Store, value: object) -> None:
+    store.put("libraries", "1", value)
+    assert store.get("libraries", "1") == value
+    assert store.get("libraries", "2") is None
+    assert store.get("other", "1") is None
+
+
+def test_a_later_value_replaces_an_earlier_one(store: Store, directory: Path) -> None:
+    store.put("libraries", "1", "old")
+    store.put("libraries", "2", "new")
+    assert store.get("libraries", "1") is None
+    assert store.get("libraries", "2") == "new"
+    assert os.listdir(directory) == ["cache-libraries.json"]
+
+
+def test_files_are_private_whatever_the_umask(store: Store, directory: Path) -> None:
+    umask = os.umask(0)
+    try:
+        store.put("x", "1", None)
+        store.remember(PENDING)
+    finally:
+        os.umask(umask)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "a/b", "\0", "x\n", "Ü"])
+def test_no_name_leaves_the_directory(store: Store, directory: Path, name: str) -> None:
+    store.put(name, "1", "value")
+    assert store.get(name, "1") == "value"
+    (made,) = directory.iterdir()
+    assert made.name.startswith("cache-")
+    assert made.name.endswith(".json")
+    assert os.listdir(directory.parent) == ["state"]
+
+
+def test_without_a_directory_nothing_is_kept() -> None:
+    store = Store(None)
+    store.put("x", "1", "value")
+    store.remember(PENDING)
+    assert store.get("x", "1") is None
+    assert store.reloads() == {}
+
+
+def test_asking_makes_nothing(store: Store, directory: Path) -> None:
+    assert store.get("x", "1") is None
+    assert store.reloads() == {}
+    store.remember({})
+    store.remember({"postfix": Record()})
+    assert not directory.exists()
+
+
+# --- Reloads ------------------------------------------------------------------------------------------------------
+
+
+def test_reloads_are_remembered(store: Store) -> None:
+    store.remember({**PENDING, "postfix-out": Record(last=5.0), "forgotten": Record()})
+    assert store.reloads() == {**PENDING, "postfix-out": Record(last=5.0)}
+    store.remember({})
+    assert store.reloads() == {}
+
+
+GARBAGE = [
+    b"",
+    b"garbage",
+    b"\xff\xfe\x00",
+    b"null",
+    b"[]",
+    b"7",
+    b'"text"',
+    b"{",
+    b"[" * 100_000,
+    b'{"a": ' * 100_000,
+    b"9" * 5000,
+    b"NaN",
+    b'{"fingerprint": "2", "value": 1}',
+    b'{"postfix": null}',
+    b'{"postfix": []}',
+    b'{"postfix": {"unknown": 1}}',
+    b'{"postfix": {"last": "x"}}',
+    b'{"postfix": {"last": [], "failures": {}}}',
+    b'{"postfix": {"failures": Infinity}}',
+    b'{"postfix": {"failures": 1e999}}',
+    b'{"postfix": {"failures": NaN}}',
+    b'{"postfix": {"last": 1' + b"0" * 400 + b"}}",
+]
+
+
+@pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_as_nothing(store: Store, directory: Path, text: bytes) -> None:
+    directory.mkdir(mode=0o700)
+    for name in ("cache-x.json", "reloads.json"):
+        (directory / name).write_bytes(text)
+    assert store.get("x", "1") is None
+    assert store.reloads() == {}
+    store.put("x", "1", "value")
+    store.remember(PENDING)
+    assert store.get("x", "1") == "value"
+    assert store.reloads() == PENDING
+
+
+def test_what_makes_sense_is_kept_beside_garbage(store: Store, directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    reloads = {"broken": 7, "postfix": {"last": 5, "pending": 1, "failures": 99}, "other": {"failures": -3}}
+    (directory / "reloads.json").write_text(json.dumps(reloads))
+    assert store.reloads() == {"postfix": Record(last=5.0, pending=True, failures=20), "other": Record()}
+
+
+@given(text=st.binary(max_size=200))
+def test_any_bytes_are_survived(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
+    directory = tmp_path_factory.getbasetemp() / "any-bytes"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / "reloads.json").write_bytes(text)
+    (directory / "cache-x.json").write_bytes(text)
+    store = Store(os.fspath(directory))
+    assert store.get("x", "no such fingerprint") is None
+    for record in store.reloads().values():
+        assert 0 <= record.failures <= 20
+
+
+# --- Directories that cannot be trusted or written -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_what_others_could_have_written_is_not_believed(store: Store, directory: Path, mode: int) -> None:
+    store.put("x", "1", "value")
+    store.remember(PENDING)
+    directory.chmod(mode)
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    assert store.get("x", "1") is None
+    assert store.reloads() == {}
+    store.put("x", "1", "new")
+    assert_not_remembered(store, directory, "others can write there")
+    assert {path: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def assert_not_remembered(store: Store, directory: Path, reason: str) -> None:
+    """A pending reload that would be lost is an error; anything else is not."""
+    store.remember({"postfix": Record(last=5.0)})
+    with pytest.raises(ChrootsyncError) as caught:
+        store.remember(PENDING)
+    assert str(caught.value) == f"{directory}: cannot keep in mind that a reload is due ({reason}); reload by hand"
+    assert caught.value.code == Code.FAILED
+
+
+@needs_root
+def test_a_directory_of_somebody_else_is_not_believed(store: Store, directory: Path) -> None:
+    store.put("x", "1", "value")
+    os.chown(directory, STRANGER, 0)
+    assert store.get("x", "1") is None
+    assert_not_remembered(store, directory, "others can write there")
+
+
+def test_a_link_to_a_directory_is_not_believed(store: Store, directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    directory.symlink_to("real")
+    store.put("x", "1", "value")
+    assert store.get("x", "1") is None
+    assert os.listdir(tmp_path / "real") == []
+
+
+def test_a_file_in_the_place_of_the_directory(store: Store, directory: Path) -> None:
+    directory.write_bytes(b"")
+    store.put("x", "1", "value")
+    assert store.get("x", "1") is None
+    assert_not_remembered(store, directory, "File exists")
+
+
+@needs_user
+def test_a_directory_without_the_right_to_write(store: Store, directory: Path) -> None:
+    store.put("x", "1", "value")
+    directory.chmod(0o500)
+    store.put("x", "1", "new")
+    assert store.get("x", "1") == "value"
+    assert_not_remembered(store, directory, "Permission denied")
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+def test_a_full_disk_leaves_the_old_value_and_nothing_else(
+    store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store.put("x", "1", "old")
+    store.remember(PENDING)
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+
+    def full(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    opened = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        store.put("x", "1", "new")
+        assert_not_remembered(store, directory, "No space left on device")
+    assert {path: path.read_bytes() for path in directory.iterdir()} == before
+    assert descriptors() == opened
+    assert store.get("x", "1") == "old"
+
+
+def test_a_value_that_is_no_json_leaves_nothing(store: Store, directory: Path) -> None:
+    with pytest.raises(TypeError):
+        store.put("x", "1", object())
+    assert os.listdir(directory) == []
