@@ -1,9 +1,21 @@
-"""Entry -> Drift or nothing, and the remedy; pure."""
+"""Entry -> Drift or nothing, and the remedy; pure.
+
+``judge`` knows what is there alone; ``recall`` adds what is remembered: which side changed, what is to be left alone.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
 from chrootsync.model import Drift, Entry, FileType, Kind, OnConflict, Remedy, Severity, State
 
+if TYPE_CHECKING:
+    from chrootsync.model.memory import Hold, Memory
+
+CONTESTED = 3  # repairs without a change of the source, after which something else must be at work
+KEPT = "; kept as its rule says"
 NODES = (FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE)
 
 
@@ -24,6 +36,30 @@ def judge(entry: Entry) -> Drift | None:
     return _judge_contents(entry, want, have) or _judge_metadata(entry, want, have)
 
 
+def recall(
+    drift: Drift, memory: Memory, *, want: str | None, have: str | None, until: str = "", force: bool = False
+) -> Drift:
+    """A drift in the light of what is remembered of its place: who changed it, and whether it is to be left alone.
+
+    ``want`` and ``have`` are the checksums of the source and of what is there (None: no file, or not to be had),
+    ``until`` is the date at which a hold ends.
+    ``force`` repairs also what was rolled back, or is contested.
+    """
+    if drift.kind is Kind.DIFFERS:
+        drift = _who_changed(drift, memory, have)
+    if drift.remedy is Remedy.NONE or force:
+        return drift
+    hold = memory.hold
+    if hold is not None and hold.source == want and _is_restored(hold, drift.entry.have, have):
+        reason = f"repair {hold.repair} was rolled back here; held until the source changes, or until {until}"
+        return _left_alone(drift, Kind.HELD, f"{reason}; check --fix --force releases it")
+    times = len(list(takewhile(lambda put: put == want, memory.repaired)))
+    if times >= CONTESTED:
+        reason = f"repaired {times} times while its source stayed the same: something else keeps changing it"
+        return _left_alone(drift, Kind.CONTESTED, f"{reason}; find out what, then check --fix --force")
+    return drift
+
+
 def in_sync(entry: Entry) -> bool:
     """Whether there is nothing to say about an entry."""
     return judge(entry) is None
@@ -42,9 +78,42 @@ def _judge_contents(entry: Entry, want: State, have: State) -> Drift | None:
     if reason is None:
         return None
     if entry.rule.on_conflict is OnConflict.KEEP:
-        return _drift(entry, Kind.DIFFERS, Remedy.NONE, f"{reason}; kept as its rule says")
+        return _drift(entry, Kind.DIFFERS, Remedy.NONE, f"{reason}{KEPT}")
     remedy = Remedy.COPY if want.type is FileType.FILE else Remedy.REPLACE
     return _drift(entry, Kind.DIFFERS, remedy, reason)
+
+
+def _who_changed(drift: Drift, memory: Memory, have: str | None) -> Drift:
+    """Whether the copy is what the source once was, or somebody changed it inside the chroot."""
+    there, baseline = drift.entry.have, memory.baseline
+    if there is None or (there.type is FileType.FILE and have is None):
+        return drift
+    known = memory.digests if there.type is FileType.FILE else frozenset()
+    written = baseline is not None and _is_same(baseline.state, there, have)
+    if have in known or written:
+        remedy = Remedy.COPY if there.type is FileType.FILE else Remedy.REPLACE
+        reason = drift.reason.removesuffix(KEPT)
+        return replace(drift, kind=Kind.OUTDATED, remedy=remedy, reason=f"{reason}; the host's side has changed")
+    if baseline is not None:
+        return replace(drift, kind=Kind.MODIFIED, reason=f"{drift.reason}; this was not written by chrootsync")
+    return drift
+
+
+def _is_same(state: State, there: State, sha256: str | None) -> bool:
+    """Whether what is there is what a remembered state says, its metadata aside."""
+    if state.type is not there.type:
+        return False
+    return (state.sha256, state.target, state.device) == (sha256, there.target, there.device)
+
+
+def _is_restored(hold: Hold, there: State | None, sha256: str | None) -> bool:
+    if hold.restored is None or there is None:
+        return hold.restored is there
+    return _is_same(hold.restored, there, sha256)
+
+
+def _left_alone(drift: Drift, kind: Kind, reason: str) -> Drift:
+    return replace(drift, kind=kind, remedy=Remedy.NONE, severity=Severity.WARNING, reason=reason)
 
 
 def _difference(entry: Entry, want: State, have: State) -> str | None:

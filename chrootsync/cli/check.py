@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from chrootsync import __version__, pipeline
 from chrootsync.cli import output, streams
+from chrootsync.cli.compare import MANUAL, Pass, Wishes, compare
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.progress import Progress, progress
 from chrootsync.cli.setup import (
     ConfigOption,
     Names,
+    Places,
     RootOption,
     RulesOption,
     Scene,
@@ -26,15 +27,10 @@ from chrootsync.cli.setup import (
     places,
     scene,
 )
-from chrootsync.model import ChrootsyncError, Code, ConfigError, InstanceReport, Record, Report
+from chrootsync.model import ChrootsyncError, Code, ConfigError, Report
 from chrootsync.pipeline import Task
 from chrootsync.report import Options
-from chrootsync.report.verdict import exit_code
-
-if TYPE_CHECKING:
-    from chrootsync.root.write import Writer
-
-MANUAL = "manual"
+from chrootsync.report.verdict import exit_code, waits
 
 
 @guarded
@@ -44,6 +40,7 @@ def check(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what drifted, then reload what was changed.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show differences of text that everybody may read.")] = False,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="With --fix: leave reloading to me.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --fix: repair also what is held or contested.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as drift.")] = False,
     root: RootOption = "/",
     config: ConfigOption = None,
@@ -87,35 +84,9 @@ def check(
     where = places(root=root, config=config, rules=rules, state=state)
     if math.isnan(wait):
         raise ConfigError("--wait nan: must be a number of seconds")
-    began, clock = time.time(), time.monotonic()
-    with progress(quiet=quiet) as shown, scene(where, names or ()) as stage:
-        task = Task(
-            host=stage.host,
-            instances=stage.instances,
-            rule_sets=stage.rule_sets,
-            keep_out=_keep_out(stage),
-            seen=shown.seen,
-        )
-        shown.say("comparing")
-        with stoppable(), _lock(stage, wait) if fix else nullcontext():
-            found = pipeline.check(task)
-            diffs = pipeline.differences(task.host, found) if diff else {}
-            notes: list[str] = []
-            if fix:
-                found, notes = _fix(stage, task, found, began, trigger, shown, no_reload=no_reload)
-            elif stage.host.run is not None and (records := stage.store.reloads()):
-                found = pipeline.tell_pending(stage.host, found, records)
-        whole = Report(
-            generated=began,
-            duration=time.monotonic() - clock,
-            version=__version__,
-            root=stage.root.path,
-            instances=found,
-            fixed=fix,
-            owners=pipeline.names(stage.root, "/etc/passwd"),
-            groups=pipeline.names(stage.root, "/etc/group"),
-            notes=tuple(notes),
-        )
+    wishes = Wishes(trigger=trigger, reload=not no_reload, force=force, diff=diff, wait=wait)
+    with progress(quiet=quiet) as shown, stoppable():
+        whole, diffs = _look(where, names or (), wishes, shown, fix=fix)
     options = Options(verbose=verbose, strict=strict, diffs=diffs)
     # What is printed last may find nobody listening; that changes neither the files nor how the run ends.
     failures = _save(whole, files, options)
@@ -139,54 +110,53 @@ def _save(whole: Report, files: list[output.Target], options: Options) -> list[s
     return failures
 
 
-def _fix(
-    stage: Scene,
-    task: Task,
-    found: tuple[InstanceReport, ...],
-    now: float,
-    trigger: str,
-    shown: Progress,
-    *,
-    no_reload: bool,
-) -> tuple[tuple[InstanceReport, ...], list[str]]:
-    """Repair and reload what was found; what came of it, and sentences on the run as a whole."""
-    from chrootsync.reload import Occasion
-    from chrootsync.root.write import Writer
+def _look(
+    where: Places, names: Sequence[str], wishes: Wishes, shown: Progress, *, fix: bool
+) -> tuple[Report, Mapping[tuple[str, str], str]]:
+    """Compare, and with ``fix`` repair; once more after the package managers that something had to wait for."""
+    began, clock = time.time(), time.monotonic()
+    whole, diffs, patience = _pass(where, names, wishes, shown, fix=fix)
+    if waits(whole):
+        from chrootsync.cli.fix import merged, wait_for_packages
 
-    writer = Writer(stage.root)
-    if stage.host.run is None:
-        image = "this is an image: nothing runs in it, so nothing was reloaded"
-        return _repair(task, writer, found, shown), [image] if stage.instances else []
-    records = stage.store.reloads()
-    _remember(stage, pipeline.foresee(found, records, now))
-    found = _repair(task, writer, found, shown)
-    if no_reload:
-        found, records = pipeline.postpone(found, records, now)
-    else:
-        occasion = Occasion(now=now, automatic=trigger != MANUAL, config=stage.config)
-        shown.say("reloading")
-        found, records = pipeline.reload(stage.host, found, records, occasion)
-    return found, _remember(stage, records)
+        if wait_for_packages(clock + patience, shown):
+            again, _, _ = _pass(where, names, replace(wishes, wait=max(wishes.wait, patience)), shown, fix=True)
+            whole = merged(whole, again)
+    return replace(whole, generated=began, duration=time.monotonic() - clock), diffs
 
 
-def _repair(
-    task: Task, writer: Writer, found: tuple[InstanceReport, ...], shown: Progress
-) -> tuple[InstanceReport, ...]:
-    """Repair one instance after the other, and say which."""
-    done: list[InstanceReport] = []
-    for one in found:
-        shown.say(f"repairing {one.instance.name}")
-        done += pipeline.repair(task, writer, [one])
-    return tuple(done)
+def _pass(
+    where: Places, names: Sequence[str], wishes: Wishes, shown: Progress, *, fix: bool
+) -> tuple[Report, Mapping[tuple[str, str], str], float]:
+    """One look at everything; its report, what differed, and the seconds to wait for package managers at most."""
+    now = time.time()
+    with scene(where, names) as stage:
+        task = Task(
+            host=stage.host,
+            instances=stage.instances,
+            rule_sets=stage.rule_sets,
+            keep_out=_keep_out(stage),
+            seen=shown.seen,
+        )
+        result = _fix(stage, task, wishes, now, shown) if fix else compare(stage, task, wishes, now, shown)
+        report = Report(
+            generated=now,
+            duration=0.0,
+            version=__version__,
+            root=stage.root.path,
+            instances=result.instances,
+            fixed=fix,
+            owners=pipeline.names(stage.root, "/etc/passwd"),
+            groups=pipeline.names(stage.root, "/etc/group"),
+            notes=result.notes,
+        )
+        return report, result.differences, stage.config.package_wait
 
 
-def _remember(stage: Scene, records: Mapping[str, Record]) -> list[str]:
-    """Keep in mind which reloads are due; where that fails, a sentence says so: it must not keep a repair back."""
-    try:
-        stage.store.remember(records)
-    except ChrootsyncError as error:
-        return [str(error)]
-    return []
+def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:
+    from chrootsync.cli.fix import fix
+
+    return fix(stage, task, wishes, now, shown)
 
 
 def _keep_out(stage: Scene) -> list[str]:
@@ -195,21 +165,3 @@ def _keep_out(stage: Scene) -> list[str]:
         return []
     directory, root = os.path.realpath(stage.store.directory), os.path.realpath(stage.root.path).rstrip("/")
     return [directory.removeprefix(root) or "/"] if f"{directory}/".startswith(f"{root}/") else []
-
-
-def _lock(stage: Scene, wait: float) -> AbstractContextManager[None]:
-    """The lock of this root, named by its device and inode."""
-    from chrootsync.state import lock
-
-    status = os.stat(stage.root.path)
-    return lock(_lock_directory(), f"{status.st_dev}-{status.st_ino}.lock", wait)
-
-
-def _lock_directory() -> str:
-    """/run/chrootsync for root; whoever else repairs an image of his own has his own place."""
-    if os.geteuid() == 0:
-        return "/run/chrootsync"
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return (
-        os.path.join(base, "chrootsync") if base else os.path.join(tempfile.gettempdir(), f"chrootsync-{os.geteuid()}")
-    )

@@ -6,27 +6,21 @@ stages are imported where they begin, since most checks never come to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from chrootsync import accounts, compare, inventory
 from chrootsync.model import (
-    Chroot,
-    Copy,
     Drift,
     Entry,
     Finding,
     Host,
     Instance,
     InstanceReport,
-    OnChange,
+    Kind,
     Outcome,
-    PathError,
     Reader,
-    Record,
-    Reload,
     Remedy,
     RuleSet,
     Source,
@@ -34,209 +28,113 @@ from chrootsync.model import (
 )
 
 if TYPE_CHECKING:
-    from chrootsync.reload import Occasion
+    from chrootsync.model.memory import Journal, Memories
     from chrootsync.root.write import Writer
+    from chrootsync.transactions import Transaction
 
-DIFF_LIMIT = 256 << 10  # bytes of a text whose differences somebody would want to read
 ATTEMPTS = 3  # rounds of comparing and repairing while sources keep changing
 
 Seen = Callable[[Entry], None]
-"""Told of every entry that was compared, for whoever shows progress."""
+"""Told of every entry that was compared, for whoever shows progress or remembers sources."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """What a run works on; ``keep_out`` are host paths that no chroot may overlap with."""
+    """What a run works on; ``keep_out`` are host paths that no chroot may overlap with.
+
+    ``memory`` is what earlier runs left behind, ``force`` repairs also what they tell to leave alone, and
+    ``transactions`` are the package managers at work, for whom the repair of a package's files waits.
+    """
 
     host: Host
     instances: Sequence[Instance]
     rule_sets: Sequence[RuleSet]
     keep_out: Sequence[str] = ()
     seen: Seen = lambda _entry: None
+    memory: Memories | None = None
+    force: bool = False
+    transactions: Sequence[Transaction] = ()
 
 
 def check(task: Task) -> tuple[InstanceReport, ...]:
     """Compare every instance with what it must hold."""
     counts = {id(instance): 0 for instance in task.instances}
-    drifts: dict[int, list[Drift]] = {id(instance): [] for instance in task.instances}
+    drifts: list[Drift] = []
     for entry in inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out):
         task.seen(entry)
-        key = id(entry.instance)
-        counts[key] += entry.rule is not inventory.INSTANCE_RULE
+        counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
         drift = compare.judge(entry)
         if drift is not None:
-            drifts[key].append(drift)
-    owners = _owners(task.host.root, [drift for found in drifts.values() for drift in found])
+            drifts.append(drift)
+    recalled = _recalled(task, drifts)
+    owners = _owners(task.host, recalled)
+    found: dict[int, list[Finding]] = {id(instance): [] for instance in task.instances}
+    for drift in sorted(recalled, key=_path):
+        found[id(drift.entry.instance)].append(Finding(drift=_named(drift, owners)))
     return tuple(
-        InstanceReport(
-            instance=instance,
-            entries=counts[id(instance)],
-            findings=tuple(Finding(drift=_named(drift, owners)) for drift in sorted(drifts[id(instance)], key=_path)),
-        )
+        InstanceReport(instance=instance, entries=counts[id(instance)], findings=tuple(found[id(instance)]))
         for instance in task.instances
     )
 
 
-def repair(task: Task, writer: Writer, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
+def repair(
+    task: Task, writer: Writer, reports: Sequence[InstanceReport], journal: Journal
+) -> tuple[InstanceReport, ...]:
     """Repair what a check found, each instance's drift as a whole."""
-    return tuple(_repair_instance(task, writer, report) for report in reports)
+    return tuple(_repair_instance(task, writer, report, journal) for report in reports)
 
 
-def _repair_instance(task: Task, writer: Writer, report: InstanceReport) -> InstanceReport:
+def _repair_instance(task: Task, writer: Writer, report: InstanceReport, journal: Journal) -> InstanceReport:
     """Repair one instance; where a source changed since it was compared, compare this instance once more."""
     from chrootsync import repair as repairing
 
+    def origin(entry: Entry) -> Source:
+        return task.host.root.source(entry.source or "")
+
     changing = ""
     for _ in range(ATTEMPTS):
-        drifts = [finding.drift for finding in report.findings]
+        findings = _held_back(task, report.findings)
+        drifts = [finding.drift for finding in findings if finding.outcome is None]
         try:
-            outcomes = repairing.repair(task.host.root, writer, report.instance, drifts)
+            outcomes = iter(repairing.repair(origin, writer, report.instance, drifts, journal))
         except repairing.SourceChangedError as error:
             changing = error.path
             (report,) = check(replace(task, instances=[report.instance]))
             continue
-        findings = tuple(Finding(drift=drift, outcome=one) for drift, one in zip(drifts, outcomes, strict=True))
-        return replace(report, findings=findings)
+        done = (one if one.outcome is not None else replace(one, outcome=next(outcomes)) for one in findings)
+        return replace(report, findings=tuple(done))
     failed = Outcome(status=Status.FAILED, reason=f"{changing} keeps changing; run check --fix once it is quiet")
     return replace(report, findings=tuple(replace(finding, outcome=failed) for finding in report.findings))
 
 
-def reload(
-    host: Host,
-    reports: Sequence[InstanceReport],
-    records: Mapping[str, Record],
-    occasion: Occasion,
-) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
-    """Reload the instances that were changed, or whose reload is pending; the reports, and what is to be remembered."""
-    from chrootsync import reload as reloading
+def _held_back(task: Task, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings; those on files of a package have to wait while a package manager is at work."""
+    if not task.transactions:
+        return list(findings)
+    from chrootsync.transactions import must_wait, name
 
-    remembered = dict(records)
-    done: list[InstanceReport] = []
-    for report in reports:
-        instance, wanted = report.instance, wanted_reload(report)
-        record = records.get(instance.name, Record())
-        if instance.problem is not None or (wanted is OnChange.NOTHING and not record.pending):
-            done.append(report)
-            continue
-        result, remembered[instance.name] = reloading.reload(host, instance, wanted, record, occasion)
-        done.append(replace(report, reload=result))
-    return tuple(done), remembered
+    waiting = Outcome(status=Status.WAITING, reason=f"waits for {name(task.transactions)}, to see the whole update")
+    return [
+        replace(one, outcome=waiting)
+        if one.outcome is None
+        and one.drift.remedy is not Remedy.NONE
+        and must_wait(task.host.root, one.drift, task.transactions)
+        else one
+        for one in findings
+    ]
 
 
-def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float) -> dict[str, Record]:
-    """What is to be remembered before a repair begins: whatever cuts it short, the next run reloads."""
-    from chrootsync import reload as reloading
+def _recalled(task: Task, drifts: Sequence[Drift]) -> list[Drift]:
+    """The drifts in the light of what is remembered, which is asked for only where it may matter."""
+    if task.memory is None or not any(_may_be_remembered(drift) for drift in drifts):
+        return list(drifts)
+    from chrootsync.pipeline import recall
 
-    remembered = dict(records)
-    for report in reports:
-        wanted = _strongest(
-            finding.drift.entry.rule.on_change for finding in report.findings if finding.drift.remedy is not Remedy.NONE
-        )
-        if wanted is not OnChange.NOTHING:
-            record = records.get(report.instance.name, Record())
-            remembered[report.instance.name] = reloading.pending(record, wanted, now)
-    return remembered
+    return recall.recalled(task.host.root, task.memory, drifts, force=task.force)
 
 
-def tell_pending(
-    host: Host, reports: Sequence[InstanceReport], records: Mapping[str, Record]
-) -> tuple[InstanceReport, ...]:
-    """The reports of a check, with the reloads that are still due from an earlier repair."""
-    from chrootsync import reload as reloading
-
-    told = []
-    for report in reports:
-        record = records.get(report.instance.name, Record())
-        if report.instance.problem is None and reloading.still_due(host, report.instance, record):
-            reason = "still due after an earlier repair; check --fix does it"
-            command = report.instance.control.reload
-            told.append(replace(report, reload=Reload(needed=True, pending=True, command=command, error=reason)))
-        else:
-            told.append(report)
-    return tuple(told)
-
-
-def postpone(
-    reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float
-) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
-    """The reports with every reload that is needed left to whoever asked for that; what is to be remembered."""
-    from chrootsync import reload as reloading
-
-    remembered = dict(records)
-    done: list[InstanceReport] = []
-    for report in reports:
-        wanted = wanted_reload(report)
-        if wanted is not OnChange.NOTHING:
-            record = remembered.get(report.instance.name, Record())
-            remembered[report.instance.name] = reloading.pending(record, wanted, now)
-            done.append(replace(report, reload=Reload(needed=True, command=report.instance.control.reload)))
-        else:
-            done.append(report)
-    return tuple(done), remembered
-
-
-def differences(host: Host, reports: Sequence[InstanceReport]) -> dict[tuple[str, str], str]:
-    """Unified differences by (instance name, path), of small texts that everybody may read on both sides."""
-    found: dict[tuple[str, str], str] = {}
-    for report in reports:
-        drifts = [finding.drift for finding in report.findings if _may_be_shown(finding.drift.entry)]
-        if not drifts:
-            continue
-        with closing(host.root.chroot(report.instance.chroot)) as chroot:
-            for drift in drifts:
-                text = _difference(host.root, chroot, drift.entry)
-                if text:
-                    found[report.instance.name, drift.entry.path] = text
-    return found
-
-
-def _may_be_shown(entry: Entry) -> bool:
-    """Whether both sides were found to be readable by everybody, and to differ."""
-    want, have = entry.want, entry.have
-    if want is None or have is None or entry.filtered:
-        return False
-    return want.sha256 is not None and have.sha256 is not None and want.sha256 != have.sha256
-
-
-def _difference(root: Reader, chroot: Chroot, entry: Entry) -> str:
-    import difflib
-
-    source = root.source(entry.source or "")
-    try:
-        new = _text(source)
-        old = _text(chroot.look(entry.path))
-    except PathError:
-        return ""
-    finally:
-        source.close()
-    if new is None or old is None:
-        return ""
-    there, here = f"{entry.instance.chroot.rstrip('/')}{entry.path}", entry.source or ""
-    return "\n".join(difflib.unified_diff(old, new, there, here, lineterm=""))
-
-
-def _text(thing: Source | Copy) -> list[str] | None:
-    """The lines of a small text; None for what is large or binary."""
-    state = thing.state
-    if state is None or (state.size or 0) > DIFF_LIMIT or not (state.mode or 0) & 0o004:
-        return None
-    data = thing.contents(DIFF_LIMIT)
-    return None if b"\0" in data else data.decode("utf-8", "surrogateescape").splitlines()
-
-
-def wanted_reload(report: InstanceReport) -> OnChange:
-    """What an instance needs after its repair: the strongest of what the rules of the repaired entries ask for."""
-    done = (Status.REPAIRED, Status.UNKNOWN)
-    return _strongest(
-        finding.drift.entry.rule.on_change
-        for finding in report.findings
-        if finding.outcome is not None and finding.outcome.status in done
-    )
-
-
-def _strongest(wanted: Iterable[OnChange]) -> OnChange:
-    found = set(wanted)
-    return next((one for one in (OnChange.RESTART, OnChange.RELOAD) if one in found), OnChange.NOTHING)
+def _may_be_remembered(drift: Drift) -> bool:
+    return drift.remedy is not Remedy.NONE or drift.kind is Kind.DIFFERS
 
 
 def names(root: Reader, path: str) -> dict[int, str]:
@@ -244,11 +142,11 @@ def names(root: Reader, path: str) -> dict[int, str]:
     return accounts.names(accounts.known(root, path))
 
 
-def _owners(root: Reader, drifts: Sequence[Drift]) -> dict[str, str]:
+def _owners(host: Host, drifts: Sequence[Drift]) -> dict[str, str]:
     from chrootsync import packages
 
     sources = {drift.entry.source for drift in drifts if drift.entry.source is not None}
-    return packages.owners(root, sorted(sources)) if sources else {}
+    return packages.owners(host, sorted(sources)) if sources else {}
 
 
 def _named(drift: Drift, owners: Mapping[str, str]) -> Drift:

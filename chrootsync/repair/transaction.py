@@ -1,8 +1,8 @@
-"""Carries out remedies: for each instance all of them, or none.
+"""One instance's repair: every step, or none.
 
-Everything is staged and synced beside its target first; then the sources are looked at once more, and the new inodes
-are swapped in, libraries before the configuration that may need them. Any error on the way takes every step back, in
-reverse.
+Everything is staged and synced beside its target first; then the sources are looked at once more, what is about to
+happen is written down, and the new inodes are swapped in, libraries before the configuration that may need them. Any
+error on the way takes every step back, in reverse.
 
 Signals are held back meanwhile, and looked at only where everything can still be taken back: between two steps of
 staging. Once the first copy is about to be put, a repair of an instance goes on to its end, and so does taking it back.
@@ -10,12 +10,9 @@ staging. Once the first copy is about to be put, a repair of an instance goes on
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from types import FrameType, TracebackType
-from typing import Self
 
 from chrootsync import accounts
 from chrootsync.model import (
@@ -26,7 +23,6 @@ from chrootsync.model import (
     Instance,
     Outcome,
     PathError,
-    Reader,
     Remedy,
     RepairError,
     Source,
@@ -34,77 +30,18 @@ from chrootsync.model import (
     Status,
     UnsafeError,
 )
-from chrootsync.root.steps import Staged
+from chrootsync.model.memory import Journal
+from chrootsync.repair.errors import LeftBehindError, SourceChangedError
+from chrootsync.repair.signals import Undisturbed
+from chrootsync.repair.story import Story
+from chrootsync.root.steps import LeftoverError, Staged
 from chrootsync.root.walk import Directory
 from chrootsync.root.write import ChrootWriter, Writer
 
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Handler = Callable[[int, FrameType | None], object]
-
-
-class SourceChangedError(RepairError):
-    """A source is not what was compared any more: compare again."""
-
-
-class LeftBehindError(RepairError):
-    """An interrupted repair could not be taken back whole."""
-
-
-class Undisturbed:
-    """Holds signals back that Python code handles, such as those that raise KeyboardInterrupt.
-
-    Their handlers run at ``pause``, and at the latest at the end; a signal that ends the process, or is ignored, does
-    as before. Blocking them in this thread (pthread_sigmask) would not do: Python lets any other thread receive a
-    signal, and runs its handler in the main thread all the same.
-    """
-
-    def __init__(self) -> None:
-        """Hold nothing back yet."""
-        self._held = True
-        self._noted: list[int] = []
-        self._handlers: dict[int, Handler] = {}
-
-    def __enter__(self) -> Self:
-        """Hold signals back from now on."""
-        try:
-            for number in SIGNALS:
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    self._handlers[number] = handler
-                    signal.signal(number, self._note)
-        except ValueError:
-            self._handlers.clear()  # not in the main thread: no handler ever runs here
-        except BaseException:
-            self._restore()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Hold nothing back any more; what came meanwhile takes effect now, unless it has already."""
-        self._restore()
-        if not isinstance(error, (KeyboardInterrupt, LeftBehindError)):
-            self.pause()
-
-    def pause(self) -> None:
-        """Let what came meanwhile take effect: here it may raise."""
-        while self._noted:
-            number = self._noted.pop(0)
-            self._handlers[number](number, None)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
-            self._noted.append(number)
-        else:  # a signal between the two lines of _restore
-            self._handlers[number](number, frame)
-
-    def _restore(self) -> None:
-        self._held = False
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+Origin = Callable[[Entry], Source]
+"""Gives what an entry's copy is made of. Raises AbsentError, UnreadableError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,14 +55,22 @@ class _Work:
     pause: Callable[[], None]
     chroot: ChrootWriter
     path: str
+    origin: Origin
+    story: Story
     early: list[tuple[Drift, Staged]] = field(default_factory=list)
     staged: list[tuple[Drift, Staged]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
     parents: list[Directory] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
 
+    def directories(self) -> list[Directory]:
+        """Every directory that a name was made or changed in."""
+        return [*self.parents, *(staged.directory for _, staged in [*self.early, *self.staged])]
 
-def repair(root: Reader, writer: Writer, instance: Instance, drifts: Sequence[Drift]) -> list[Outcome | None]:
+
+def repair(
+    origin: Origin, writer: Writer, instance: Instance, drifts: Sequence[Drift], journal: Journal
+) -> list[Outcome | None]:
     """Repair one instance's drifts; the outcomes in their order, None for what has no remedy.
 
     Where one step fails, that drift is FAILED with its reason, the others are SKIPPED,
@@ -138,8 +83,14 @@ def repair(root: Reader, writer: Writer, instance: Instance, drifts: Sequence[Dr
     if wanted:
         try:
             with closing(writer.chroot(instance.chroot)) as chroot, Undisturbed() as signals:
-                work = _Work(pause=signals.pause, chroot=chroot, path=instance.chroot.rstrip("/"))
-                results = _transaction(root, work, wanted)
+                work = _Work(
+                    pause=signals.pause,
+                    chroot=chroot,
+                    path=instance.chroot.rstrip("/"),
+                    origin=origin,
+                    story=Story(journal, instance, wanted),
+                )
+                results = _transaction(work, wanted)
         except (SourceChangedError, LeftBehindError):
             raise
         except PathError as error:
@@ -155,16 +106,18 @@ def _order(drift: Drift) -> tuple[int, int, str]:
     return (1 if path.startswith(LIBRARY_DIRECTORIES) else 2, 0, path)
 
 
-def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int, Outcome]:
+def _transaction(work: _Work, drifts: Sequence[Drift]) -> dict[int, Outcome]:
     """Take every step, or none. Raises PathError after everything was taken back."""
     current = drifts[0]
     try:
+        work.story.plan()
         for current in drifts:
             work.pause()
-            _stage(root, work, current)
+            _stage(work, current)
         for current in drifts:
             work.pause()
-            _check_source(root, current)
+            _check_source(work, current)
+        work.story.intend(work.staged)
         results = dict.fromkeys(map(id, drifts), Outcome(status=Status.REPAIRED))
         results |= _sync(work, [*work.parents, *(staged.directory for _, staged in work.early)], drifts)
         for group in _groups(work.staged):
@@ -172,17 +125,36 @@ def _transaction(root: Reader, work: _Work, drifts: Sequence[Drift]) -> dict[int
                 current = drift
                 _put(work, staged)
             results |= _sync(work, [staged.directory for _, staged in group], [drift for drift, _ in group])
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 -- an interrupt too; what is no failure of a path is raised again
         lost = _take_back(work)
-        if isinstance(error, PathError) and (lost or not isinstance(error, SourceChangedError)):
-            return _failed(work.path, drifts, error, current, lost)
-        if lost and isinstance(error, KeyboardInterrupt):
-            reason = f"the repair was interrupted, and taking it back failed: {'; '.join(lost)}"
-            raise LeftBehindError(work.path or "/", reason) from None
-        for one in lost:
-            error.add_note(f"taking the repair back failed: {one}")
-        raise
-    return results | _finish(work, results)
+        if isinstance(error, LeftoverError):
+            lost.append(_whole(work.path, error))
+        return _give_up(work, drifts, error, current, lost)
+    results |= _finish(work, results)
+    work.story.settle(results)
+    return results
+
+
+def _give_up(
+    work: _Work, drifts: Sequence[Drift], error: BaseException, current: Drift, lost: list[str]
+) -> dict[int, Outcome]:
+    """The outcomes of a transaction that was taken back; what is no failure of a path is raised again.
+
+    What was lost stays in the journal, so that the next run looks after it.
+    """
+    if isinstance(error, PathError) and (lost or not isinstance(error, SourceChangedError)):
+        results = _failed(work.path, drifts, error, current, lost)
+        if not lost:
+            work.story.settle(results)
+        return results
+    if not lost:
+        work.story.settle({})
+    elif isinstance(error, KeyboardInterrupt):
+        reason = f"the repair was interrupted, and taking it back failed: {'; '.join(lost)}"
+        raise LeftBehindError(work.path or "/", reason) from None
+    for one in lost:
+        error.add_note(f"taking the repair back failed: {one}")
+    raise error
 
 
 def _groups(staged: Sequence[tuple[Drift, Staged]]) -> list[list[tuple[Drift, Staged]]]:
@@ -192,12 +164,16 @@ def _groups(staged: Sequence[tuple[Drift, Staged]]) -> list[list[tuple[Drift, St
     return [libraries, others]
 
 
-def _stage(root: Reader, work: _Work, drift: Drift) -> None:
+# --- Staging ------------------------------------------------------------------------------------------------------
+
+
+def _stage(work: _Work, drift: Drift) -> None:
     """Make a directory, or put a new inode beside its target."""
     entry, chroot = drift.entry, work.chroot
     want, have = entry.want, entry.have
-    assert want is not None  # noqa: S101 -- a drift with a remedy has a wanted state
-    if want.type is FileType.DIRECTORY and (have is None or have.type is FileType.DIRECTORY):
+    if have is not None and have.type is FileType.FILE:
+        work.story.keep(drift, chroot.look(entry.path))
+    if want is not None and want.type is FileType.DIRECTORY and (have is None or have.type is FileType.DIRECTORY):
         if have is None:
             made = chroot.make_directory(entry.path, want)
         else:
@@ -205,49 +181,63 @@ def _stage(root: Reader, work: _Work, drift: Drift) -> None:
         work.parents.append(made.parent)
         work.undo.append(lambda: chroot.undo_directory(made))
         return
-    if want.type is FileType.LINK:
-        staged = chroot.stage_link(entry.path, want.target or "", have)
-    elif want.type is FileType.FILE:
-        staged = _stage_file(root, work, drift, want)
-    elif want.type is FileType.DIRECTORY:
-        staged = chroot.stage_directory(entry.path, want, have)
-    else:
-        staged = chroot.stage_device(entry.path, want, have)
-    if want.type is not FileType.FILE:
-        work.undo.append(lambda: chroot.discard(staged))
-    if want.type is FileType.DIRECTORY:
+    staged = _stage_inode(work, drift, work.story.temporary(drift))
+    if want is not None and want.type is FileType.DIRECTORY:
         # What stands in its place goes now, because what belongs inside has to be staged there.
+        work.story.intend([(drift, staged)])
         _put(work, staged)
         work.early.append((drift, staged))
     else:
         work.staged.append((drift, staged))
 
 
-def _stage_file(root: Reader, work: _Work, drift: Drift, want: State) -> Staged:
+def _stage_inode(work: _Work, drift: Drift, temporary: str) -> Staged:
+    """Stage what a drift wants, whatever that is; taking it back is a step of its own already."""
+    chroot, path, want, have = work.chroot, drift.entry.path, drift.entry.want, drift.entry.have
+    if want is None:
+        if have is None:
+            raise RepairError(path, "nothing is there to be removed")
+        return chroot.stage_removal(path, have, temporary=temporary)
+    if want.type is FileType.FILE:
+        return _stage_file(work, drift, want, temporary)
+    if want.type is FileType.LINK:
+        staged = chroot.stage_link(path, want.target or "", have, temporary=temporary)
+    elif want.type is FileType.DIRECTORY:
+        staged = chroot.stage_directory(path, want, have, temporary=temporary)
+    else:
+        staged = chroot.stage_device(path, want, have, temporary=temporary)
+    work.undo.append(lambda: chroot.discard(staged))
+    return staged
+
+
+def _stage_file(work: _Work, drift: Drift, want: State, temporary: str) -> Staged:
     entry, chroot = drift.entry, work.chroot
 
     def began(staged: Staged) -> None:
         work.undo.append(lambda: chroot.discard(staged))
 
-    with closing(_open(root, entry)) as source:
+    with closing(_open(work, entry)) as source:
         if entry.filtered:
             accounts.hide_passwords(source)
-        staged = chroot.stage_file(entry.path, source, want, entry.have, began=began, pause=work.pause)
+        staged = chroot.stage_file(
+            entry.path, source, want, entry.have, temporary=temporary, began=began, pause=work.pause
+        )
     if staged.source != want.identity:
         raise _changed(entry.source)
     return staged
 
 
-def _check_source(root: Reader, drift: Drift) -> None:
+def _check_source(work: _Work, drift: Drift) -> None:
     """Raise SourceChangedError unless the source is still what was staged."""
-    if drift.entry.source is not None:
-        _open(root, drift.entry).close()
+    want = drift.entry.want
+    if want is not None and want.type is FileType.FILE:
+        _open(work, drift.entry).close()
 
 
-def _open(root: Reader, entry: Entry) -> Source:
-    """The source of an entry. Raises SourceChangedError unless it is the very one that was compared."""
+def _open(work: _Work, entry: Entry) -> Source:
+    """What an entry's copy is made of. Raises SourceChangedError unless it is the very one that was compared."""
     try:
-        source = root.source(entry.source or "")
+        source = work.origin(entry)
     except AbsentError:
         raise _changed(entry.source) from None
     if entry.want is None or source.state.identity != entry.want.identity:
@@ -260,6 +250,9 @@ def _changed(source: str | None) -> SourceChangedError:
     return SourceChangedError(source or "", "it changed after it was compared; run check --fix once more")
 
 
+# --- Swapping, and the way back -----------------------------------------------------------------------------------
+
+
 def _put(work: _Work, staged: Staged) -> None:
     work.undo.append(lambda: work.chroot.take_back(staged))
     if not work.chroot.put(staged):
@@ -269,7 +262,8 @@ def _put(work: _Work, staged: Staged) -> None:
 def _take_back(work: _Work) -> list[str]:
     """Take every step back, newest first; gives what could not be."""
     lost: list[str] = []
-    for step in reversed(work.undo):
+    steps: list[Callable[[], None]] = [*reversed(work.undo), lambda: _sync_all(work)]
+    for step in steps:
         try:
             step()
         except PathError as error:
@@ -277,6 +271,12 @@ def _take_back(work: _Work) -> list[str]:
         except Exception as error:  # noqa: BLE001 -- whatever it is, the other steps are still to be taken back
             lost.append(str(error))
     return lost
+
+
+def _sync_all(work: _Work) -> None:
+    """Make it durable that nothing is left: afterwards the journal forgets the temporaries."""
+    for directory in {directory.path: directory for directory in work.directories()}.values():
+        work.chroot.sync(directory)
 
 
 def _failed(
@@ -321,8 +321,13 @@ def _finish(work: _Work, results: Mapping[int, Outcome]) -> dict[int, Outcome]:
         try:
             work.chroot.finish(staged)
         except PathError as error:
+            work.story.leave_open()
             remarks[id(drift)] = replace(results[id(drift)], reason=f"the old one is left over: {error.reason}")
         if staged.path in work.plain:
             reason = "swapped by plain renames, since this file system knows no better"
             remarks[id(drift)] = replace(results[id(drift)], reason=reason)
+    try:
+        _sync_all(work)
+    except PathError:
+        work.story.leave_open()
     return remarks

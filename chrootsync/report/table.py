@@ -45,7 +45,13 @@ SEVERITIES: Final[Mapping[str, str]] = MappingProxyType(
     {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold cyan"}
 )
 STATUSES: Final[Mapping[str, str]] = MappingProxyType(
-    {Status.REPAIRED: "green", Status.FAILED: "bold red", Status.UNKNOWN: "bold red", Status.SKIPPED: "yellow"}
+    {
+        Status.REPAIRED: "green",
+        Status.FAILED: "bold red",
+        Status.UNKNOWN: "bold red",
+        Status.SKIPPED: "yellow",
+        Status.WAITING: "yellow",
+    }
 )
 VERDICTS: Final[Mapping[str, str]] = MappingProxyType(
     {Verdict.IN_SYNC: "green", Verdict.REPAIRED: "green", Verdict.DRIFT: "bold red", Verdict.FAILED: "bold red"}

@@ -54,6 +54,16 @@ def failed(finding: Finding) -> bool:
     return finding.outcome is not None and finding.outcome.status in {Status.FAILED, Status.UNKNOWN}
 
 
+def waiting(finding: Finding) -> bool:
+    """Whether its repair waits for a package manager to end."""
+    return finding.outcome is not None and finding.outcome.status is Status.WAITING
+
+
+def waits(report: Report) -> bool:
+    """Whether something of a report waits for a package manager to end."""
+    return any(map(waiting, findings(report)))
+
+
 def verdict(found: Iterable[Finding], *, strict: bool = False) -> Verdict:
     """The status that findings amount to: those of a report, or those of one instance."""
     found = tuple(found)
@@ -80,6 +90,8 @@ def reload_verdict(reload: Reload) -> ReloadVerdict:
 def exit_code(report: Report, *, strict: bool = False) -> int:
     """The exit status that the report asks for: the first that applies."""
     status = verdict(findings(report), strict=strict)
+    if waits(report):
+        return Code.LOCKED
     if status is Verdict.FAILED:
         return Code.FAILED
     trouble = {ReloadVerdict.PENDING, ReloadVerdict.FAILED}
@@ -108,13 +120,16 @@ def summary(report: Report, *, strict: bool = False) -> str:
 def _fate(report: Report, *, strict: bool) -> list[str]:
     found = findings(report)
     broken = [finding for finding in found if failed(finding)]
-    open_ = [finding for finding in found if not repaired(finding) and not failed(finding)]
+    late = [finding for finding in found if waiting(finding)]
+    open_ = [one for one in found if not (repaired(one) or failed(one) or waiting(one))]
     drifted = [finding for finding in open_ if counts(finding, strict=strict)]
     warnings = [] if strict else [finding for finding in open_ if finding.drift.severity is Severity.WARNING]
     mended = sum(map(repaired, found))
     said = [f"{mended} repaired"] if mended else []
     if broken:
         said.append(f"{len(broken)} failed ({_kinds(broken)})")
+    if late:
+        said.append(f"{len(late)} {'waits' if len(late) == 1 else 'wait'} for a package manager ({_kinds(late)})")
     if drifted:
         word = ("remains" if len(drifted) == 1 else "remain") if report.fixed else "drifted"
         said.append(f"{len(drifted)} {word} ({_kinds(drifted)}){_spread(report, drifted)}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from chrootsync.model import RepairError, State
@@ -10,19 +13,38 @@ from chrootsync.root import contents
 from chrootsync.root.files import state_of
 from chrootsync.root.walk import Directory
 
+CHANGED = "it was changed after it was compared; run check --fix once more"
+
+
+class LeftoverError(RepairError):
+    """A step failed, and what it had made could not be removed again: the reason names both."""
+
+
+@contextmanager
+def telling(path: str, doing: str) -> Iterator[None]:
+    """Turn an OSError into a RepairError that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.EPERM:
+            reason += " (is something here immutable or append-only? lsattr tells, chattr -ia mends)"
+        raise RepairError(path, f"{doing} failed: {reason}") from None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Staged:
     """A new inode beside its target: ``before`` is what it replaces (None: nothing), ``source`` what it was read from.
 
-    ``inode`` is (device, inode) of what was staged: nothing else is ever removed.
+    ``inode`` is (device, inode) of what was staged: nothing else is ever removed. It is None where nothing is put in
+    the place of what is taken out.
     """
 
     path: str
     directory: Directory
     temporary: str
     name: str
-    inode: tuple[int, int]
+    inode: tuple[int, int] | None
     before: State | None
     source: tuple[int, int, int, int, int] | None = None
     sha256: str | None = None
@@ -52,7 +74,7 @@ def is_seen(status: os.stat_result, state: State) -> bool:
     )
 
 
-def is_inode(status: os.stat_result | None, inode: tuple[int, int]) -> bool:
+def is_inode(status: os.stat_result | None, inode: tuple[int, int] | None) -> bool:
     """Whether a status is of an inode, given as (device, inode)."""
     return status is not None and (status.st_dev, status.st_ino) == inode
 

@@ -9,6 +9,11 @@ import stat
 from chrootsync.root import kernel
 
 
+def old_name(temporary: str) -> str:
+    """The second name that what is replaced has while two names are swapped in several steps."""
+    return f"{temporary}-old"
+
+
 def put_new(fd: int, temporary: str, name: str) -> bool:
     """Give a staged inode its name, which must be free; false where the file system knows no NOREPLACE."""
     try:
@@ -56,7 +61,7 @@ def exchange(fd: int, temporary: str, name: str) -> bool:
 
 
 def _exchange_plainly(fd: int, temporary: str, name: str) -> None:
-    old = f"{temporary}-old"
+    old = old_name(temporary)
     linked = not _is_directory(name, fd) and not _is_directory(temporary, fd)
     if linked:
         os.link(name, old, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)

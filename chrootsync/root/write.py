@@ -7,36 +7,27 @@ take a step back.
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from chrootsync.model import Copy, FileType, RepairError, Source, State
-from chrootsync.root import contents, kernel
-from chrootsync.root.dress import ACCESS_ACL, access_acl, copy_label, dress, number, strip
+from chrootsync.root import contents, directories, leftovers
+from chrootsync.root.directories import refuse_append_only
+from chrootsync.root.dress import ACCESS_ACL, copy_label, dress, number, strip
+from chrootsync.root.leftovers import Leftover
 from chrootsync.root.read import Root, WalkedChroot
-from chrootsync.root.steps import Made, Staged, is_directory_of, is_inode, is_seen, refuse_another
+from chrootsync.root.steps import CHANGED, LeftoverError, Made, Staged, is_inode, is_seen, telling
 from chrootsync.root.swap import exchange, put_new
-from chrootsync.root.walk import NO_NAMES, Directory
+from chrootsync.root.walk import NO_NAMES, Directory, inode
 
-DRESSING = "setting the directory's mode and owner"
-CHANGED = "it was changed after it was compared; run check --fix once more"
 ATTEMPTS = 3  # readings of a source that changes while it is copied
 
 
-@contextmanager
-def _telling(path: str, doing: str) -> Iterator[None]:
-    """Turn an OSError into a RepairError that says what was being done."""
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno == errno.EPERM:
-            reason += " (is something here immutable or append-only? lsattr tells, chattr -ia mends)"
-        raise RepairError(path, f"{doing} failed: {reason}") from None
+def temporary_name() -> str:
+    """A name that nobody could have guessed, for what is staged."""
+    return f".chrootsync-{os.urandom(6).hex()}"
 
 
 class ChrootWriter:
@@ -58,72 +49,15 @@ class ChrootWriter:
 
     def make_directory(self, path: str, want: State) -> Made:
         """Make a directory with the wanted metadata; its parent exists. Raises RepairError, PathError."""
-        parent, name = self._parent(path)
-        with _telling(path, "making the directory"):
-            _refuse_append_only(parent)
-            os.mkdir(name, 0o700, dir_fd=parent.fd)
-            try:
-                status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
-            except BaseException:
-                os.rmdir(name, dir_fd=parent.fd)
-                raise
-        made = Made(path=path, parent=parent, name=name, inode=(status.st_dev, status.st_ino), before=None)
-        try:
-            with _telling(path, DRESSING), self._open_directory(path) as fd:
-                strip(fd)
-                dress(fd, want)
-                os.fsync(fd)
-        except BaseException:
-            self.undo_directory(made)
-            raise
-        return made
+        return directories.make(*self._parent(path), path, want)
 
     def change_directory(self, path: str, want: State, before: State) -> Made:
-        """Give a directory the wanted metadata. Raises RepairError.
-
-        A directory has one name only, so that its inode can be changed where it is: there is no host file behind it.
-        """
-        parent, name = self._parent(path)
-        with _telling(path, DRESSING), self._open_directory(path) as fd:
-            status = os.fstat(fd)
-            if not is_directory_of(status, before):
-                raise RepairError(path, CHANGED)
-            inode = (status.st_dev, status.st_ino)
-            made = Made(path=path, parent=parent, name=name, inode=inode, before=before, acl=access_acl(fd))
-            try:
-                with suppress(OSError):
-                    os.removexattr(fd, ACCESS_ACL)
-                dress(fd, want)
-                os.fsync(fd)
-            except BaseException:
-                _undress(fd, made)
-                raise
-        return made
+        """Give a directory the wanted metadata. Raises RepairError, PathError."""
+        return directories.change(*self._parent(path), path, want, before)
 
     def undo_directory(self, made: Made) -> None:
         """Remove a directory that was made, or give it back its metadata; no other. Raises RepairError."""
-        if made.before is not None:
-            with _telling(made.path, DRESSING), self._open_directory(made.path) as fd:
-                refuse_another(made, os.fstat(fd))
-                _undress(fd, made)
-            return
-        with _telling(made.path, "removing the directory again"):
-            try:
-                status = os.stat(made.name, dir_fd=made.parent.fd, follow_symlinks=False)
-            except FileNotFoundError:
-                return
-            refuse_another(made, status)
-            os.rmdir(made.name, dir_fd=made.parent.fd)
-
-    @contextmanager
-    def _open_directory(self, path: str) -> Iterator[int]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        parent, name = self._parent(path)
-        fd = os.open(name, flags, dir_fd=parent.fd)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        directories.undo(made)
 
     # --- Staging ---
 
@@ -134,6 +68,7 @@ class ChrootWriter:
         want: State,
         before: State | None,
         *,
+        temporary: str | None = None,
         began: Callable[[Staged], None] = lambda _staged: None,
         pause: Callable[[], None] = lambda: None,
     ) -> Staged:
@@ -142,10 +77,10 @@ class ChrootWriter:
         ``began`` is told what to discard, should this fail and be unable to do it itself; ``pause`` is called between
         the chunks, and may raise.
         """
-        staged = self._stage(path, before, _new_file)
+        staged = self._stage(path, before, temporary, _new_file)
         try:
             began(staged)
-            with _telling(path, "writing the new copy"):
+            with telling(path, "writing the new copy"):
                 seen, digest = self._fill(staged, source, want, pause)
         except BaseException:
             with suppress(RepairError):
@@ -162,11 +97,11 @@ class ChrootWriter:
             sha256=digest,
         )
 
-    def stage_link(self, path: str, target: str, before: State | None) -> Staged:
+    def stage_link(self, path: str, target: str, before: State | None, *, temporary: str | None = None) -> Staged:
         """Make a symbolic link beside ``path``. Raises RepairError, PathError."""
-        return self._stage(path, before, lambda name, fd: os.symlink(target, name, dir_fd=fd))
+        return self._stage(path, before, temporary, lambda name, fd: os.symlink(target, name, dir_fd=fd))
 
-    def stage_directory(self, path: str, want: State, before: State | None) -> Staged:
+    def stage_directory(self, path: str, want: State, before: State | None, *, temporary: str | None = None) -> Staged:
         """Make an empty directory beside ``path``, where something else stands. Raises RepairError, PathError."""
 
         def make(name: str, fd: int) -> None:
@@ -179,9 +114,9 @@ class ChrootWriter:
             finally:
                 os.close(made)
 
-        return self._stage(path, before, make)
+        return self._stage(path, before, temporary, make)
 
-    def stage_device(self, path: str, want: State, before: State | None) -> Staged:
+    def stage_device(self, path: str, want: State, before: State | None, *, temporary: str | None = None) -> Staged:
         """Make a device node beside ``path``. Raises RepairError, PathError."""
         kind = stat.S_IFCHR if want.type is FileType.CHARACTER_DEVICE else stat.S_IFBLK
         major, minor = want.device or (0, 0)
@@ -194,25 +129,41 @@ class ChrootWriter:
             # fchmodat(2) follows links, but this name was made exclusively in a directory that only root can change.
             os.chmod(name, want.mode or 0o600, dir_fd=fd)
 
-        return self._stage(path, before, make)
+        return self._stage(path, before, temporary, make)
 
-    def _stage(self, path: str, before: State | None, make: Callable[[str, int], None]) -> Staged:
+    def stage_removal(self, path: str, before: State, *, temporary: str | None = None) -> Staged:
+        """Get ready to take something away: nothing is put in its place. Raises RepairError, PathError."""
         directory, name = self._parent(path)
-        temporary = f".chrootsync-{secrets.token_hex(6)}"
-        with _telling(path, "staging the new copy"):
-            _refuse_append_only(directory)
+        with telling(path, "getting ready to remove it"):
+            refuse_append_only(directory)
+        return Staged(
+            path=path,
+            directory=directory,
+            temporary=temporary or temporary_name(),
+            name=name,
+            inode=None,
+            before=before,
+        )
+
+    def _stage(
+        self, path: str, before: State | None, temporary: str | None, make: Callable[[str, int], None]
+    ) -> Staged:
+        directory, name = self._parent(path)
+        temporary = temporary or temporary_name()
+        with telling(path, "staging the new copy"):
+            refuse_append_only(directory)
             try:
                 make(temporary, directory.fd)
                 status = os.stat(temporary, dir_fd=directory.fd, follow_symlinks=False)
-            except BaseException:
-                _remove_if_made(temporary, directory.fd)
+            except BaseException as error:
+                _remove_again(path, temporary, directory.fd, error)
                 raise
         return Staged(
             path=path,
             directory=directory,
             temporary=temporary,
             name=name,
-            inode=(status.st_dev, status.st_ino),
+            inode=inode(status),
             before=before,
         )
 
@@ -241,19 +192,21 @@ class ChrootWriter:
         What comes out must be what was compared: otherwise somebody else changed it meanwhile, and it goes back. Raises
         RepairError, and then all is as before.
         """
-        with _telling(staged.path, "putting the new copy into place"):
+        with telling(staged.path, "putting the new copy into place"):
             if staged.before is None:
                 return put_new(staged.directory.fd, staged.temporary, staged.name)
             # The ctime tells even of a change whose traces were covered; once it was renamed, it tells no more.
             there = self._status(staged, staged.name)
             if there is None or contents.identity(there) != staged.before.identity:
                 raise RepairError(staged.path, CHANGED)
-            atomic = exchange(staged.directory.fd, staged.temporary, staged.name)
+            swap = exchange if staged.inode is not None else _take_out
+            atomic = swap(staged.directory.fd, staged.temporary, staged.name)
         try:
             self._check_out(staged, staged.before)
         except BaseException:
-            with _telling(staged.path, "putting the old copy back"):
-                exchange(staged.directory.fd, staged.temporary, staged.name)
+            with telling(staged.path, "putting the old copy back"):
+                back = exchange if staged.inode is not None else put_new
+                back(staged.directory.fd, staged.temporary, staged.name)
             raise
         return atomic
 
@@ -267,7 +220,10 @@ class ChrootWriter:
 
         Raises RepairError, also where the target is not what was put any more.
         """
-        with _telling(staged.path, "putting the old copy back"):
+        if staged.inode is None:
+            self._give_back(staged)
+            return
+        with telling(staged.path, "putting the old copy back"):
             there, beside = self._status(staged, staged.name), self._status(staged, staged.temporary)
             if not is_inode(there, staged.inode):
                 if is_inode(beside, staged.inode):
@@ -281,10 +237,17 @@ class ChrootWriter:
             else:
                 exchange(staged.directory.fd, staged.temporary, staged.name)
 
+    def _give_back(self, staged: Staged) -> None:
+        """Give what was taken out its name again, if it was."""
+        with telling(staged.path, "putting the old copy back"):
+            beside = self._status(staged, staged.temporary)
+            if beside is not None and staged.before is not None and is_seen(beside, staged.before):
+                put_new(staged.directory.fd, staged.temporary, staged.name)
+
     def discard(self, staged: Staged) -> None:
         """Remove a staged inode that was not put, and nothing else. Raises RepairError."""
         status = self._status(staged, staged.temporary)
-        if status is not None and is_inode(status, staged.inode):
+        if status is not None and staged.inode is not None and is_inode(status, staged.inode):
             self._remove(staged, status)
 
     def finish(self, staged: Staged) -> None:
@@ -297,23 +260,21 @@ class ChrootWriter:
 
     def sync(self, directory: Directory) -> None:
         """Make the names in a directory durable. Raises RepairError."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        with _telling(directory.path, "syncing the directory"):
-            fd = os.open(".", flags, dir_fd=directory.fd)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        directories.sync(directory)
+
+    def clear(self, leftover: Leftover, keep: Callable[[Copy], str | None]) -> bool:
+        """Remove what a step of a repair that was cut short left; whether it had been taken. Raises PathError."""
+        return leftovers.clear(self._chroot, leftover, keep)
 
     def _remove(self, staged: Staged, status: os.stat_result) -> None:
-        with _telling(staged.path, f"removing {staged.temporary}"):
+        with telling(staged.path, f"removing {staged.temporary}"):
             if stat.S_ISDIR(status.st_mode):
                 os.rmdir(staged.temporary, dir_fd=staged.directory.fd)
             else:
                 os.unlink(staged.temporary, dir_fd=staged.directory.fd)
 
     def _status(self, staged: Staged, name: str) -> os.stat_result | None:
-        with _telling(staged.path, f"looking at {name}"):
+        with telling(staged.path, f"looking at {name}"):
             try:
                 return os.stat(name, dir_fd=staged.directory.fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -338,21 +299,28 @@ class Writer:
         return ChrootWriter(self._root.chroot(path))
 
 
-def _remove_if_made(name: str, directory: int) -> None:
-    """Remove what a failed staging may have left: the name is random, so that nobody else's can be meant."""
-    for remove in (os.unlink, os.rmdir):
-        with suppress(OSError):
-            remove(name, dir_fd=directory)
+def _remove_again(path: str, temporary: str, directory: int, error: BaseException) -> None:
+    """Remove what a failed staging may have left: the name is random, so that nobody else's can be meant.
 
-
-def _refuse_append_only(directory: Directory) -> None:
-    """What is staged in an append-only directory could be neither put nor removed again."""
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd)
+    Raises LeftoverError where it stays.
+    """
     try:
-        if kernel.append_only(fd):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-    finally:
-        os.close(fd)
+        status = os.stat(temporary, dir_fd=directory, follow_symlinks=False)
+        remove = os.rmdir if stat.S_ISDIR(status.st_mode) else os.unlink
+        remove(temporary, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except OSError as second:
+        reason = f"staging the new copy failed: {_clause(error)}; removing {temporary} again failed too"
+        raise LeftoverError(path, f"{reason}: {_clause(second)}") from None
+
+
+def _clause(error: BaseException) -> str:
+    return ((error.strerror if isinstance(error, OSError) else None) or str(error) or "interrupted").lower()
+
+
+def _take_out(fd: int, temporary: str, name: str) -> bool:
+    return put_new(fd, name, temporary)
 
 
 def _new_file(name: str, directory: int) -> None:
@@ -383,12 +351,3 @@ def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _undress(fd: int, made: Made) -> None:
-    """Give a directory back its owner, its mode and its ACL."""
-    if made.before is not None:
-        dress(fd, made.before)
-    if made.acl is not None:
-        os.setxattr(fd, ACCESS_ACL, made.acl)
-    os.fsync(fd)

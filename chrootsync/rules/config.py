@@ -14,6 +14,7 @@ from chrootsync.rules.getters import (
     Getter,
     Key,
     Place,
+    integer,
     list_of,
     load,
     number,
@@ -90,7 +91,15 @@ RELOAD_KEYS = {
     "timeout": Key(number(1, _SECONDS_A_DAY), "Seconds that a reload may take."),
     "interval": Key(number(0, _SECONDS_A_DAY), "Seconds between two automatic reloads of an instance."),
 }
-_TABLES = {"postfix": POSTFIX_KEYS, "reload": RELOAD_KEYS}
+PACKAGES_KEYS = {
+    "wait": Key(number(0, _SECONDS_A_DAY), "Seconds that a package's files wait for a package manager to end."),
+}
+HISTORY_KEYS = {
+    "days": Key(number(0, 36500), "Days for which what was replaced is kept."),
+    "repairs": Key(integer(0, 1_000_000), "The number of repairs that can be taken back."),
+    "size": Key(number(0, 1 << 20), "MiB that what was replaced may take."),
+}
+_TABLES = {"postfix": POSTFIX_KEYS, "reload": RELOAD_KEYS, "packages": PACKAGES_KEYS, "history": HISTORY_KEYS}
 
 
 def parse_config(origin: str, text: str | bytes, *, rule_sets: Collection[str] | None = None) -> Config:
@@ -117,6 +126,10 @@ def parse_config(origin: str, text: str | bytes, *, rule_sets: Collection[str] |
         ("postfix", "config_directory", "postfix"),
         ("reload", "timeout", "reload_timeout"),
         ("reload", "interval", "reload_interval"),
+        ("packages", "wait", "package_wait"),
+        ("history", "days", "history_days"),
+        ("history", "repairs", "history_repairs"),
+        ("history", "size", "history_size"),
     ):
         values = tables.get(table) or {}
         if key in values:

@@ -603,7 +603,7 @@ def test_an_empty_root_is_a_clear_answer(tmp_path: Path) -> None:
 def test_another_repair_ends_5(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = tmp_path / "locks"
     locks.mkdir(mode=0o700)
-    monkeypatch.setattr(sys.modules["chrootsync.cli.check"], "_lock_directory", lambda: str(locks))
+    monkeypatch.setattr("chrootsync.cli.fix._lock_directory", lambda: str(locks))
     status = filled.stat()
     with (locks / f"{status.st_dev}-{status.st_ino}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

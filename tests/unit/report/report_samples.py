@@ -255,11 +255,51 @@ def _drift() -> Report:
             have=file(),
         ),
     )
+    remembered = (
+        finding(
+            Kind.OUTDATED,
+            OUT,
+            "/etc/services",
+            "12813 bytes here, 12849 on the host; the host's side has changed",
+            remedy=Remedy.COPY,
+            source="/etc/services",
+            have=file(),
+        ),
+        finding(
+            Kind.MODIFIED,
+            OUT,
+            "/etc/host.conf",
+            "18 bytes here, 9 on the host; this was not written by chrootsync",
+            remedy=Remedy.COPY,
+            source="/etc/host.conf",
+            have=file(),
+        ),
+        finding(
+            Kind.CONTESTED,
+            OUT,
+            "/etc/localtime",
+            "repaired 3 times while its source stayed the same: something else keeps changing it; find out what, then "
+            "check --fix --force",
+            source="/etc/localtime",
+            severity=Severity.WARNING,
+            have=file(),
+        ),
+        finding(
+            Kind.HELD,
+            OUT,
+            "/etc/nsswitch.conf",
+            "repair 12 was rolled back here; held until the source changes, or until 2026-11-30; check --fix --force "
+            "releases it",
+            source="/etc/nsswitch.conf",
+            severity=Severity.WARNING,
+            have=file(),
+        ),
+    )
     bad = finding(Kind.BAD_INSTANCE, broken, "/", "main.cf line 12: cannot be read: permission denied", rule=NONE)
     return report(
         InstanceReport(instance=SUBMISSION, entries=38, findings=submission),
         InstanceReport(instance=IN, entries=42, findings=inside),
-        InstanceReport(instance=OUT, entries=46, findings=out, reload=Reload(needed=True)),
+        InstanceReport(instance=OUT, entries=46, findings=(*out, *remembered), reload=Reload(needed=True)),
         InstanceReport(instance=broken, entries=0, findings=(bad,)),
         notes=("/etc/postfix/main.cf: multi_instance_enable is no: postmulti serves none of the instances",),
     )

@@ -1,0 +1,114 @@
+"""``check`` without --fix: one pass of comparing, which changes nothing anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from chrootsync import pipeline
+from chrootsync.cli.progress import Progress
+from chrootsync.cli.setup import Scene
+from chrootsync.model import InstanceReport
+from chrootsync.pipeline import Task
+from chrootsync.state import pending
+
+if TYPE_CHECKING:
+    from chrootsync.model.memory import Memory, Spot
+    from chrootsync.state.database import Database
+
+MANUAL = "manual"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """How somebody wants his check: ``wait`` are seconds for another repair to end, ``trigger`` is who calls."""
+
+    trigger: str = MANUAL
+    reload: bool = True
+    force: bool = False
+    diff: bool = False
+    wait: float = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """What one pass found and did, what differed before it did, and sentences on the pass as a whole."""
+
+    instances: tuple[InstanceReport, ...]
+    differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Recollection:
+    """The memory of a check: the state database is opened, for reading alone, when something is asked of it."""
+
+    def __init__(self, stage: Scene, now: float) -> None:
+        """Remember what ``stage`` names as its state."""
+        self._stage = stage
+        self._now = now
+        self._opened: Database | None = None
+
+    def recall(self, spots: Sequence[Spot]) -> list[Memory]:
+        """What is remembered of each spot."""
+        return self.database.recall(spots)
+
+    @property
+    def database(self) -> Database:
+        """The state database."""
+        if self._opened is None:
+            self._opened = open_memory(self._stage, self._now, write=False)
+        return self._opened
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what could not be remembered."""
+        return () if self._opened is None else tuple(self._opened.notes)
+
+    def close(self) -> None:
+        """Close the database, if it was opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+def compare(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:
+    """Compare, and tell what earlier runs left to be done."""
+    shown.say("comparing")
+    with closing(Recollection(stage, now)) as memory:
+        found = pipeline.check(replace(task, memory=memory))
+        notes: list[str] = []
+        if pending(stage.store.directory):
+            found, notes = _tell_pending(stage, found, memory.database)
+        return Pass(instances=found, differences=differences(stage, found, wishes), notes=(*notes, *memory.notes()))
+
+
+def differences(stage: Scene, found: Sequence[InstanceReport], wishes: Wishes) -> Mapping[tuple[str, str], str]:
+    """The differences of what drifted, where they are wished for."""
+    if not wishes.diff:
+        return {}
+    from chrootsync.pipeline.differences import differences as differences_of
+
+    return differences_of(stage.host, found)
+
+
+def open_memory(stage: Scene, now: float, *, write: bool) -> Database:
+    """The state database of a run; what cannot be used is told by its notes."""
+    from chrootsync.state.database import open_database
+
+    root = os.path.realpath(stage.root.path)
+    quota = int(stage.config.history_size * MIB)
+    return open_database(stage.store.directory, root, write=write, now=now, quota=quota)
+
+
+def _tell_pending(
+    stage: Scene, found: tuple[InstanceReport, ...], database: Database
+) -> tuple[tuple[InstanceReport, ...], list[str]]:
+    from chrootsync.pipeline import reloads
+
+    if stage.host.run is not None:
+        found = reloads.tell_pending(stage.host, found, database.reloads())
+    names = sorted({unfinished.instance for unfinished in database.unfinished()})
+    notes = [f"a repair of {name} was cut short; check --fix clears up what it left" for name in names]
+    return found, notes

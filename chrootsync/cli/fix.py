@@ -1,0 +1,205 @@
+"""``check --fix``: a pass of checking, repairing and reloading under the lock, and the waiting between two of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+
+from chrootsync import __version__, pipeline, transactions
+from chrootsync import repair as repairing
+from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory
+from chrootsync.cli.progress import Progress
+from chrootsync.cli.setup import Scene
+from chrootsync.model import ChrootsyncError, Entry, InstanceReport, Record, Remedy, Report, Status
+from chrootsync.pipeline import Task, observe, reloads
+from chrootsync.reload import Occasion
+from chrootsync.root import Root
+from chrootsync.root.write import Writer
+from chrootsync.state import lock
+from chrootsync.state.database import Database
+from chrootsync.state.journal import RepairJournal
+
+POLL = 0.5  # seconds between two looks whether a package manager has ended
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What the steps of one pass share."""
+
+    stage: Scene
+    task: Task
+    wishes: Wishes
+    now: float
+    shown: Progress
+    memory: Database
+    writer: Writer
+    journal: RepairJournal
+
+
+def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:
+    """Check, repair and reload, alone on this root. Raises LockedError."""
+    with root_lock(stage, wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
+        observed = observe.Observed()
+        run = _Run(
+            stage=stage,
+            task=replace(task, memory=memory, force=wishes.force, seen=_both(task.seen, observed.see)),
+            wishes=wishes,
+            now=now,
+            shown=shown,
+            memory=memory,
+            writer=Writer(stage.root),
+            journal=memory.begin(began=now, trigger=wishes.trigger, version=__version__),
+        )
+        notes = recover(memory, run.writer)
+        shown.say("comparing")
+        found = pipeline.check(run.task)
+        differing = differences(stage, found, wishes)
+        found, records = _repair(run, found, observed)
+        if stage.host.run is not None:
+            found, more = _reload(run, found, records)
+            notes += more
+        elif stage.instances:
+            notes.append("this is an image: nothing runs in it, so nothing was reloaded")
+        memory.record_sources(observe.new_checksums(stage.root, observed, memory.sources()))
+        _tidy(run, found)
+        return Pass(instances=found, differences=differing, notes=(*notes, *memory.notes))
+
+
+def recover(memory: Database, writer: Writer) -> list[str]:
+    """Roll forward from every repair that was cut short; sentences on what that came to."""
+    notes: list[str] = []
+    for unfinished in memory.unfinished():
+        result = repairing.recover(writer, unfinished, memory.keep)
+        if result.problems:
+            notes += result.problems
+            continue
+        memory.recovered(unfinished, result.changes)
+        notes.append(f"a repair of {unfinished.instance} had been cut short; what it left was cleared up")
+    return notes
+
+
+# --- The steps of a pass ------------------------------------------------------------------------------------------
+
+
+def _both(one: Callable[[Entry], None], other: Callable[[Entry], None]) -> Callable[[Entry], None]:
+    def see(entry: Entry) -> None:
+        one(entry)
+        other(entry)
+
+    return see
+
+
+def _repair(
+    run: _Run, found: Sequence[InstanceReport], observed: observe.Observed
+) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
+    """Repair one instance after the other; what came of it, and which reloads were due before."""
+    stage, task = run.stage, run.task
+    records: dict[str, Record] = {}
+    if stage.host.run is not None:
+        records = run.memory.reloads()
+        if run.memory.fresh:
+            records = observe.suspect(observed, stage.instances, records)
+        _remember(run, reloads.foresee(found, records, run.now))
+    if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
+        task = replace(task, transactions=transactions.under_way(stage.root))
+    done: list[InstanceReport] = []
+    for one in found:
+        run.shown.say(f"repairing {one.instance.name}")
+        done += pipeline.repair(task, run.writer, [one], run.journal)
+    return tuple(done), records
+
+
+def _reload(
+    run: _Run, found: tuple[InstanceReport, ...], records: Mapping[str, Record]
+) -> tuple[tuple[InstanceReport, ...], list[str]]:
+    """Reload what was repaired, or leave that to who asked for it; sentences on what could not be remembered."""
+    if run.wishes.reload:
+        automatic = run.wishes.trigger != MANUAL
+        run.shown.say("reloading")
+        occasion = Occasion(now=run.now, automatic=automatic, config=run.stage.config)
+        found, remembered = reloads.reload(run.stage.host, found, records, occasion)
+    else:
+        found, remembered = reloads.postpone(found, records, run.now)
+    for report in found:
+        if report.reload.needed:
+            run.journal.reloaded(report.instance.name, report.reload)
+    return found, _remember(run, remembered)
+
+
+def _remember(run: _Run, records: Mapping[str, Record]) -> list[str]:
+    """Keep in mind which reloads are due; where that fails, a sentence says so: it must not keep a repair back."""
+    if records == run.memory.reloads():
+        return []
+    try:
+        run.memory.remember(records)
+    except ChrootsyncError as error:
+        return [str(error)]
+    return []
+
+
+def _tidy(run: _Run, found: Sequence[InstanceReport]) -> None:
+    """Forget what is too old to be taken back, after something was done."""
+    if any(finding.outcome is not None for report in found for finding in report.findings):
+        config = run.stage.config
+        run.memory.prune(days=config.history_days, repairs=config.history_repairs, now=run.now)
+
+
+# --- The lock -----------------------------------------------------------------------------------------------------
+
+
+def root_lock(stage: Scene, wait: float) -> AbstractContextManager[None]:
+    """The lock of this root, named by its device and inode."""
+    status = os.stat(stage.root.path)
+    return lock(_lock_directory(), f"{status.st_dev}-{status.st_ino}.lock", wait)
+
+
+def _lock_directory() -> str:
+    """/run/chrootsync for root; whoever else repairs an image of his own has his own place."""
+    if os.geteuid() == 0:
+        return "/run/chrootsync"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return (
+        os.path.join(base, "chrootsync") if base else os.path.join(tempfile.gettempdir(), f"chrootsync-{os.geteuid()}")
+    )
+
+
+# --- Between two passes -------------------------------------------------------------------------------------------
+
+
+def wait_for_packages(deadline: float, shown: Progress) -> bool:
+    """Wait until no package manager is at work on this machine; false past ``deadline`` (of the monotonic clock).
+
+    The lock of this root is free meanwhile: the repair of what belongs to no package goes on.
+    """
+    while True:
+        with closing(Root("/")) as root:
+            working = transactions.under_way(root)
+        if not working:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        shown.say(f"waiting for {transactions.name(working)}")
+        time.sleep(min(POLL, max(0.0, deadline - time.monotonic())))
+
+
+def merged(first: Report, second: Report) -> Report:
+    """One report of two passes: what waited in the first is told by the second."""
+    before = {report.instance.name: report for report in first.instances}
+    instances = tuple(
+        _merged(before[report.instance.name], report) if report.instance.name in before else report
+        for report in second.instances
+    )
+    notes = (*first.notes, *(note for note in second.notes if note not in first.notes))
+    return replace(second, generated=first.generated, instances=instances, notes=notes)
+
+
+def _merged(first: InstanceReport, second: InstanceReport) -> InstanceReport:
+    done = [one for one in first.findings if one.outcome is not None and one.outcome.status is Status.REPAIRED]
+    again = {finding.drift.entry.path for finding in second.findings}
+    findings = [*(one for one in done if one.drift.entry.path not in again), *second.findings]
+    reload = second.reload if second.reload.needed else first.reload
+    return replace(second, findings=tuple(sorted(findings, key=lambda one: one.drift.entry.path)), reload=reload)

@@ -1,0 +1,91 @@
+"""What a repair means for reloads: which are due, before it begins and after it has ended, and doing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from chrootsync import reload as reloading
+from chrootsync.model import Host, InstanceReport, OnChange, Record, Reload, Remedy, Status
+from chrootsync.reload import Occasion
+
+
+def reload(
+    host: Host,
+    reports: Sequence[InstanceReport],
+    records: Mapping[str, Record],
+    occasion: Occasion,
+) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
+    """Reload the instances that were changed, or whose reload is pending; the reports, and what is to be remembered."""
+    remembered = dict(records)
+    done: list[InstanceReport] = []
+    for report in reports:
+        instance, wanted = report.instance, wanted_reload(report)
+        record = records.get(instance.name, Record())
+        if instance.problem is not None or (wanted is OnChange.NOTHING and not record.pending):
+            done.append(report)
+            continue
+        result, remembered[instance.name] = reloading.reload(host, instance, wanted, record, occasion)
+        done.append(replace(report, reload=result))
+    return tuple(done), remembered
+
+
+def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float) -> dict[str, Record]:
+    """What is to be remembered before a repair begins: whatever cuts it short, the next run reloads."""
+    remembered = dict(records)
+    for report in reports:
+        wanted = _strongest(
+            finding.drift.entry.rule.on_change for finding in report.findings if finding.drift.remedy is not Remedy.NONE
+        )
+        if wanted is not OnChange.NOTHING:
+            record = records.get(report.instance.name, Record())
+            remembered[report.instance.name] = reloading.pending(record, wanted, now)
+    return remembered
+
+
+def tell_pending(
+    host: Host, reports: Sequence[InstanceReport], records: Mapping[str, Record]
+) -> tuple[InstanceReport, ...]:
+    """The reports of a check, with the reloads that are still due from an earlier repair."""
+    told = []
+    for report in reports:
+        record = records.get(report.instance.name, Record())
+        if report.instance.problem is None and reloading.still_due(host, report.instance, record):
+            reason = "still due after an earlier repair; check --fix does it"
+            command = report.instance.control.reload
+            told.append(replace(report, reload=Reload(needed=True, pending=True, command=command, error=reason)))
+        else:
+            told.append(report)
+    return tuple(told)
+
+
+def postpone(
+    reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float
+) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
+    """The reports with every reload that is needed left to whoever asked for that; what is to be remembered."""
+    remembered = dict(records)
+    done: list[InstanceReport] = []
+    for report in reports:
+        wanted = wanted_reload(report)
+        if wanted is not OnChange.NOTHING:
+            record = remembered.get(report.instance.name, Record())
+            remembered[report.instance.name] = reloading.pending(record, wanted, now)
+            done.append(replace(report, reload=Reload(needed=True, command=report.instance.control.reload)))
+        else:
+            done.append(report)
+    return tuple(done), remembered
+
+
+def wanted_reload(report: InstanceReport) -> OnChange:
+    """What an instance needs after its repair: the strongest of what the rules of the repaired entries ask for."""
+    done = (Status.REPAIRED, Status.UNKNOWN)
+    return _strongest(
+        finding.drift.entry.rule.on_change
+        for finding in report.findings
+        if finding.outcome is not None and finding.outcome.status in done
+    )
+
+
+def _strongest(wanted: Iterable[OnChange]) -> OnChange:
+    found = set(wanted)
+    return next((one for one in (OnChange.RESTART, OnChange.RELOAD) if one in found), OnChange.NOTHING)

@@ -1,0 +1,8 @@
+"""Carries out remedies: for each instance all of them, or none; the only stage that writes into a chroot."""
+
+from chrootsync.repair.errors import LeftBehindError, SourceChangedError
+from chrootsync.repair.recovery import Recovered, recover
+from chrootsync.repair.signals import Undisturbed
+from chrootsync.repair.transaction import Origin, repair
+
+__all__ = ["LeftBehindError", "Origin", "Recovered", "SourceChangedError", "Undisturbed", "recover", "repair"]
