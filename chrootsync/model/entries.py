@@ -17,7 +17,8 @@ class State:
     ``mode`` holds the twelve permission bits; ``size`` and ``sha256`` (hex) belong to files, ``target`` to links,
     ``device`` (major, minor) to device nodes. ``None`` means "does not apply", in a wanted state "does not matter".
     ``identity`` is (device, inode, size, mtime, ctime) of a state that was seen: it tells whether it is still the same.
-    ``extended`` names what a copy has beyond its mode and must not have: ``an ACL``, ``file capabilities``.
+    ``extended`` names what a copy has beyond its mode and must not have: ``an ACL``, ``file capabilities``. ``mtime``
+    belongs to a wanted state alone: the time that a file gets in place of its source's.
     """
 
     type: FileType
@@ -30,6 +31,7 @@ class State:
     device: tuple[int, int] | None = None
     identity: tuple[int, int, int, int, int] | None = None
     extended: tuple[str, ...] = ()
+    mtime: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

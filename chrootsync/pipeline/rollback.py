@@ -208,7 +208,8 @@ def _file_state(ground: _Ground, change: Change, before: State, kept: str) -> St
     except PathError:
         pass  # the source is gone: nothing says more than the old mode
     with closing(ground.live.source(kept)) as contents:
-        return replace(before, mode=mode, identity=contents.state.identity, size=contents.state.size)
+        mtime = None if before.identity is None else before.identity[3]
+        return replace(before, mode=mode, identity=contents.state.identity, size=contents.state.size, mtime=mtime)
 
 
 def _is_as_left(after: State | None, have: State | None, digest: str | None) -> bool:

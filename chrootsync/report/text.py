@@ -67,7 +67,8 @@ def plural(count: int, word: str) -> str:
     """A count with its noun."""
     if count == 1:
         return f"1 {word}"
-    return f"{count} {word[:-1]}ies" if word.endswith("y") else f"{count} {word}s"
+    ending = word[-2:]
+    return f"{count} {word[:-1]}ies" if ending[1:] == "y" and ending[0] not in "aeiou" else f"{count} {word}s"
 
 
 def command_line(command: tuple[str, ...]) -> str:

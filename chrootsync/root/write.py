@@ -176,7 +176,8 @@ class ChrootWriter:
             strip(fd)
             dress(fd, want)
             copy_label(staged.directory.fd, staged.name, fd)
-            os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
+            mtime = status.st_mtime_ns if want.mtime is None else want.mtime
+            os.utime(fd, ns=(mtime, mtime))
             if contents.sha256(fd) != digest:
                 raise RepairError(staged.path, "what was written does not read back the same; the disk may be failing")
             os.fsync(fd)

@@ -65,9 +65,11 @@ def add_changes(
 
 
 def _take_for_known(connection: sqlite3.Connection, root: int, heading: Heading, change: Change) -> None:
-    """What was put is the baseline from now on, and what the source has been; no hold outlives it."""
+    """What was put is the baseline from now on, and what the source has been; a hold outlives only its own rollback."""
     place = (root, path_out(change.chroot), path_out(change.path))
-    connection.execute("DELETE FROM holds WHERE root = ? AND chroot = ? AND path = ?", place)
+    rollback = heading.undoes is not None  # what it brings back need never have been the source's
+    if not rollback:
+        connection.execute("DELETE FROM holds WHERE root = ? AND chroot = ? AND path = ?", place)
     if change.after is None:
         connection.execute("DELETE FROM baselines WHERE root = ? AND chroot = ? AND path = ?", place)
         return
@@ -75,7 +77,6 @@ def _take_for_known(connection: sqlite3.Connection, root: int, heading: Heading,
         "INSERT OR REPLACE INTO baselines (root, chroot, path, state, written) VALUES (?, ?, ?, ?, ?)",
         (*place, state_out(replace(change.after, identity=None)), heading.began),
     )
-    rollback = heading.undoes is not None  # what it brings back need never have been the source's
     if change.source is not None and change.after.sha256 is not None and not rollback:
         add_digest(connection, root, change.source, change.after.sha256)
 

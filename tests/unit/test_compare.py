@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from chrootsync.compare import in_sync, judge
-from chrootsync.model import Entry, FileType, Kind, OnConflict, Problem, Remedy, Severity, State
+from chrootsync.compare import in_sync, judge, recall
+from chrootsync.model import Drift, Entry, FileType, Kind, OnConflict, Problem, Remedy, Severity, State
+from chrootsync.model.memory import Baseline, Hold, Memory
 from tests.unit.scenery import instance, rule
 
 FILE = State(type=FileType.FILE, mode=0o644, uid=0, gid=0, size=10)
@@ -112,3 +113,110 @@ def test_the_severity_is_the_entrys_then_the_rules_then_the_kinds() -> None:
     weighed = entry(FILE, None, rule=rule(severity=Severity.INFO), severity=Severity.WARNING)
     assert (one := judge(weighed)) is not None
     assert one.severity is Severity.WARNING
+
+
+# --- In the light of what is remembered ---------------------------------------------------------------------------
+
+OLD, NEW, OWN = "0" * 64, "1" * 64, "f" * 64
+REASON = "7 bytes here, 10 on the host"
+
+
+def differing(on_conflict: OnConflict = OnConflict.COPY) -> Drift:
+    found = judge(entry(FILE, state(FILE, size=7), rule=rule(on_conflict=on_conflict)))
+    assert found is not None
+    return found
+
+
+def written(sha256: str) -> Baseline:
+    return Baseline(state=state(FILE, sha256=sha256), written=1.0)
+
+
+@pytest.mark.parametrize(
+    ("memory", "kind", "reason"),
+    [
+        (Memory(), Kind.DIFFERS, REASON),
+        (Memory(digests=frozenset({NEW})), Kind.DIFFERS, REASON),
+        (Memory(digests=frozenset({OLD, NEW})), Kind.OUTDATED, f"{REASON}; the host's side has changed"),
+        (Memory(baseline=written(OLD)), Kind.OUTDATED, f"{REASON}; the host's side has changed"),
+        (Memory(baseline=written(NEW)), Kind.MODIFIED, f"{REASON}; this was not written by chrootsync"),
+    ],
+)
+def test_memory_tells_which_side_changed(memory: Memory, kind: Kind, reason: str) -> None:
+    found = recall(differing(), memory, want=NEW, have=OLD)
+    assert (found.kind, found.remedy, found.reason) == (kind, Remedy.COPY, reason)
+    assert found.severity is Severity.ERROR
+
+
+def test_a_copy_whose_checksum_is_not_to_be_had_stays_as_it_was_named() -> None:
+    assert recall(differing(), Memory(baseline=written(OLD)), want=NEW, have=None) == differing()
+
+
+def test_what_is_kept_as_its_rule_says_is_copied_all_the_same_where_it_is_merely_outdated() -> None:
+    keep = differing(OnConflict.KEEP)
+    outdated = recall(keep, Memory(baseline=written(OLD)), want=NEW, have=OLD)
+    assert (outdated.kind, outdated.remedy) == (Kind.OUTDATED, Remedy.COPY)
+    assert "kept" not in outdated.reason
+    modified = recall(keep, Memory(baseline=written(OLD)), want=NEW, have=OWN)
+    assert (modified.kind, modified.remedy) == (Kind.MODIFIED, Remedy.NONE)
+    assert "kept as its rule says" in modified.reason
+
+
+def test_a_link_that_its_rule_once_wanted_is_outdated() -> None:
+    there = state(LINK, target="/there")
+    drift = judge(entry(LINK, there, source=None))
+    assert drift is not None
+    baseline = Baseline(state=there, written=1.0)
+    assert recall(drift, Memory(baseline=baseline), want=None, have=None).kind is Kind.OUTDATED
+    other = Baseline(state=LINK, written=1.0)
+    assert recall(drift, Memory(baseline=other), want=None, have=None).kind is Kind.MODIFIED
+
+
+def held(source: str | None = NEW, restored: State | None = None) -> Memory:
+    return Memory(hold=Hold(since=1.0, until=2.0, repair=12, source=source, restored=restored))
+
+
+def test_what_was_rolled_back_is_left_alone_while_both_sides_are_as_they_were_then() -> None:
+    memory = held(restored=state(FILE, sha256=OLD))
+    found = recall(differing(), memory, want=NEW, have=OLD, until="2026-11-30")
+    assert (found.kind, found.remedy, found.severity) == (Kind.HELD, Remedy.NONE, Severity.WARNING)
+    assert "repair 12 was rolled back here; held until the source changes, or until 2026-11-30" in found.reason
+    for released in (
+        recall(differing(), memory, want=OWN, have=OLD),
+        recall(differing(), memory, want=NEW, have=OWN),
+        recall(differing(), memory, want=NEW, have=OLD, force=True),
+    ):
+        assert released.remedy is Remedy.COPY
+
+
+def test_what_a_rollback_removed_is_held_while_nothing_is_there() -> None:
+    drift = judge(entry(FILE, None))
+    assert drift is not None
+    assert recall(drift, held(), want=NEW, have=None).kind is Kind.HELD
+    assert recall(drift, held(source=OLD), want=NEW, have=None).kind is Kind.MISSING
+    assert recall(differing(), held(), want=NEW, have=OWN).kind is Kind.DIFFERS
+
+
+@pytest.mark.parametrize(
+    ("repaired", "kind"),
+    [
+        ((), Kind.DIFFERS),
+        ((NEW, NEW), Kind.DIFFERS),
+        ((NEW, NEW, OLD, NEW), Kind.DIFFERS),
+        ((OLD, NEW, NEW, NEW), Kind.DIFFERS),
+        ((NEW, NEW, NEW), Kind.CONTESTED),
+        ((NEW, NEW, NEW, NEW, OLD), Kind.CONTESTED),
+    ],
+)
+def test_what_was_repaired_three_times_without_a_change_of_its_source_is_contested(
+    repaired: tuple[str, ...], kind: Kind
+) -> None:
+    found = recall(differing(), Memory(repaired=repaired), want=NEW, have=OWN)
+    assert found.kind is kind
+    assert (found.remedy is Remedy.NONE) is (kind is Kind.CONTESTED)
+    assert recall(differing(), Memory(repaired=repaired), want=NEW, have=OWN, force=True).remedy is Remedy.COPY
+
+
+def test_memory_says_nothing_of_what_no_repair_would_touch() -> None:
+    problem = judge(entry(None, None, problem=Problem(kind=Kind.UNSAFE, reason="others can write")))
+    assert problem is not None
+    assert recall(problem, held(), want=NEW, have=None) is problem
