@@ -15,7 +15,9 @@ from chrootsync.cli import streams
 from chrootsync.cli.check import check
 from chrootsync.cli.demo import demo
 from chrootsync.cli.guard import tell_usage
+from chrootsync.cli.history import history
 from chrootsync.cli.instances import instances
+from chrootsync.cli.rollback import rollback
 from chrootsync.cli.rules import rules
 from chrootsync.model import Code
 
@@ -52,6 +54,8 @@ def chrootsync(
 
 app.command()(check)
 app.command()(instances)
+app.command()(history)
+app.command()(rollback)
 app.add_typer(rules, name="rules")
 app.command()(demo)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from chrootsync.cli.setup import (
     RulesOption,
     Scene,
     StateOption,
+    keep_out,
     places,
     scene,
 )
@@ -135,7 +135,7 @@ def _pass(
             host=stage.host,
             instances=stage.instances,
             rule_sets=stage.rule_sets,
-            keep_out=_keep_out(stage),
+            keep_out=keep_out(stage),
             seen=shown.seen,
         )
         result = _fix(stage, task, wishes, now, shown) if fix else compare(stage, task, wishes, now, shown)
@@ -157,11 +157,3 @@ def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) 
     from chrootsync.cli.fix import fix
 
     return fix(stage, task, wishes, now, shown)
-
-
-def _keep_out(stage: Scene) -> list[str]:
-    """The state directory as a path of the root that is worked on, where it is in it: no chroot may overlap with it."""
-    if stage.store.directory is None:
-        return []
-    directory, root = os.path.realpath(stage.store.directory), os.path.realpath(stage.root.path).rstrip("/")
-    return [directory.removeprefix(root) or "/"] if f"{directory}/".startswith(f"{root}/") else []

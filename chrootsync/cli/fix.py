@@ -27,7 +27,7 @@ POLL = 0.5  # seconds between two looks whether a package manager has ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Run:
+class Run:
     """What the steps of one pass share."""
 
     stage: Scene
@@ -44,7 +44,7 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -
     """Check, repair and reload, alone on this root. Raises LockedError."""
     with root_lock(stage, wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
         observed = observe.Observed()
-        run = _Run(
+        run = Run(
             stage=stage,
             task=replace(task, memory=memory, force=wishes.force, seen=_both(task.seen, observed.see)),
             wishes=wishes,
@@ -60,12 +60,12 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -
         differing = differences(stage, found, wishes)
         found, records = _repair(run, found, observed)
         if stage.host.run is not None:
-            found, more = _reload(run, found, records)
+            found, more = reload(run, found, records)
             notes += more
         elif stage.instances:
             notes.append("this is an image: nothing runs in it, so nothing was reloaded")
         memory.record_sources(observe.new_checksums(stage.root, observed, memory.sources()))
-        _tidy(run, found)
+        tidy(run, found)
         return Pass(instances=found, differences=differing, notes=(*notes, *memory.notes))
 
 
@@ -94,7 +94,7 @@ def _both(one: Callable[[Entry], None], other: Callable[[Entry], None]) -> Calla
 
 
 def _repair(
-    run: _Run, found: Sequence[InstanceReport], observed: observe.Observed
+    run: Run, found: Sequence[InstanceReport], observed: observe.Observed
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """Repair one instance after the other; what came of it, and which reloads were due before."""
     stage, task = run.stage, run.task
@@ -103,7 +103,7 @@ def _repair(
         records = run.memory.reloads()
         if run.memory.fresh:
             records = observe.suspect(observed, stage.instances, records)
-        _remember(run, reloads.foresee(found, records, run.now))
+        remember(run, reloads.foresee(found, records, run.now))
     if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
         task = replace(task, transactions=transactions.under_way(stage.root))
     done: list[InstanceReport] = []
@@ -113,8 +113,8 @@ def _repair(
     return tuple(done), records
 
 
-def _reload(
-    run: _Run, found: tuple[InstanceReport, ...], records: Mapping[str, Record]
+def reload(
+    run: Run, found: tuple[InstanceReport, ...], records: Mapping[str, Record]
 ) -> tuple[tuple[InstanceReport, ...], list[str]]:
     """Reload what was repaired, or leave that to who asked for it; sentences on what could not be remembered."""
     if run.wishes.reload:
@@ -127,10 +127,10 @@ def _reload(
     for report in found:
         if report.reload.needed:
             run.journal.reloaded(report.instance.name, report.reload)
-    return found, _remember(run, remembered)
+    return found, remember(run, remembered)
 
 
-def _remember(run: _Run, records: Mapping[str, Record]) -> list[str]:
+def remember(run: Run, records: Mapping[str, Record]) -> list[str]:
     """Keep in mind which reloads are due; where that fails, a sentence says so: it must not keep a repair back."""
     if records == run.memory.reloads():
         return []
@@ -141,7 +141,7 @@ def _remember(run: _Run, records: Mapping[str, Record]) -> list[str]:
     return []
 
 
-def _tidy(run: _Run, found: Sequence[InstanceReport]) -> None:
+def tidy(run: Run, found: Sequence[InstanceReport]) -> None:
     """Forget what is too old to be taken back, after something was done."""
     if any(finding.outcome is not None for report in found for finding in report.findings):
         config = run.stage.config

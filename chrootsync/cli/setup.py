@@ -217,6 +217,14 @@ def _refuse_root(path: str, config: Config) -> None:
         raise ConfigError(*problems)
 
 
+def keep_out(stage: Scene) -> list[str]:
+    """The state directory as a path of the root that is worked on, where it is in it: no chroot may overlap with it."""
+    if stage.store.directory is None:
+        return []
+    directory, root = os.path.realpath(stage.store.directory), os.path.realpath(stage.root.path).rstrip("/")
+    return [directory.removeprefix(root) or "/"] if f"{directory}/".startswith(f"{root}/") else []
+
+
 def select(instances: Sequence[Instance], names: Sequence[str]) -> tuple[Instance, ...]:
     """The instances that were asked for, in their own order; all of them where none was. Raises ConfigError."""
     if not names:

@@ -271,7 +271,10 @@ class Symbol(NamedTuple):
 
     @property
     def is_needed(self) -> bool:
-        """Whether the loader fails where it does not find it."""
+        """Whether the loader fails where it does not find it.
+
+        It looks once a relocation names the symbol, as one does for all but a few aliases that linkers keep.
+        """
         return self.section == SHN_UNDEF and self.info >> 4 != STB_WEAK
 
     @property

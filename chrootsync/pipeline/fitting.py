@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from chrootsync import libraries
 from chrootsync.libraries import elf, symbols
+from chrootsync.libraries.closure import ALWAYS_MAPPED
 from chrootsync.libraries.loader import CACHE
 from chrootsync.libraries.symbols import Binary
 from chrootsync.model import Entry, PathError, Reader
@@ -67,9 +68,11 @@ def _needed(binary: Binary) -> tuple[str, ...]:
 
 
 def _by_name(binaries: Sequence[Binary]) -> dict[str, Sequence[Binary]]:
+    """Files by the name that others need them by; the C library of a chroot is never the one that is mapped."""
     found: dict[str, list[Binary]] = {}
     for binary in binaries:
-        found.setdefault(binary.name, []).append(binary)
+        if ALWAYS_MAPPED.fullmatch(binary.name) is None:
+            found.setdefault(binary.name, []).append(binary)
     return dict(found)
 
 

@@ -24,15 +24,15 @@ SCHEMA = 1
 
 def render(report: Report, options: Options) -> str:
     """The report as one JSON object."""
-    return _dump(document(report, options))
+    return dump(document(report, options))
 
 
 def error_json(messages: Iterable[str], code: int) -> str:
     """An error as one JSON object: ``messages`` holds its sentences, ``code`` the exit status."""
-    return _dump({"schema": SCHEMA, "error": {"code": code, "messages": [text.clean(line) for line in messages]}})
+    return dump({"schema": SCHEMA, "error": {"code": code, "messages": [text.clean(line) for line in messages]}})
 
 
-def _dump(value: dict[str, Any]) -> str:
+def dump(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
@@ -44,7 +44,7 @@ def document(report: Report, options: Options) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": report.version,
         "generated": datetime.fromtimestamp(report.generated, UTC).isoformat(timespec="seconds")[:-6] + "Z",
-        **_path("root", report.root),
+        **path_fields("root", report.root),
         "status": verdict(found, strict=options.strict),
         "summary": {
             "instances": len(report.instances),
@@ -66,12 +66,12 @@ def _instance(instance: InstanceReport, report: Report, options: Options) -> dic
         "name": text.clean(what.name),
         "service": text.clean(what.service),
         "provider": text.clean(what.provider),
-        **_path("chroot", what.chroot),
-        **_path("config", what.config),
+        **path_fields("chroot", what.chroot),
+        **path_fields("config", what.config),
         "status": verdict(instance.findings, strict=options.strict),
         "entries": instance.entries,
         "drift": [_drift(finding, report) for finding in instance.findings],
-        "reload": _reload(instance.reload),
+        "reload": reload_object(instance.reload),
         "probe": {},
     }
 
@@ -82,8 +82,8 @@ def _drift(finding: Finding, report: Report) -> dict[str, Any]:
     return {
         "kind": drift.kind,
         "severity": drift.severity,
-        **_path("path", entry.path),
-        **_path("source", entry.source),
+        **path_fields("path", entry.path),
+        **path_fields("source", entry.source),
         "rule": text.clean(entry.rule.id),
         "why": text.clean(entry.rule.why),
         "because": text.clean(entry.because),
@@ -92,7 +92,7 @@ def _drift(finding: Finding, report: Report) -> dict[str, Any]:
         "have": _state(entry.have, drift, report),
         "remedy": drift.remedy,
         "reason": text.clean(drift.reason),
-        "outcome": _outcome(finding.outcome),
+        "outcome": outcome_object(finding.outcome),
     }
 
 
@@ -106,16 +106,16 @@ def _state(state: State | None, drift: Drift, report: Report) -> dict[str, Any] 
         "group": text.group(state.gid, report),
         "size": state.size,
         "sha256": state.sha256 if text.public(drift) else None,
-        **_path("target", state.target),
+        **path_fields("target", state.target),
         "device": None if state.device is None else list(state.device),
     }
 
 
-def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
+def outcome_object(outcome: Outcome | None) -> dict[str, Any] | None:
     return None if outcome is None else {"status": outcome.status, "reason": text.clean(outcome.reason)}
 
 
-def _reload(reload: Reload) -> dict[str, Any]:
+def reload_object(reload: Reload) -> dict[str, Any]:
     return {
         "needed": reload.needed,
         "done": reload.done,
@@ -126,7 +126,7 @@ def _reload(reload: Reload) -> dict[str, Any]:
     }
 
 
-def _path(key: str, path: str | None) -> dict[str, str | None]:
+def path_fields(key: str, path: str | None) -> dict[str, str | None]:
     """A path under its key and, where it could not be shown as it is, its bytes in base64 under ``KEY_b64``."""
     if path is None:
         return {key: None}

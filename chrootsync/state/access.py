@@ -7,10 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from chrootsync.state.codec import GarbledError
 from chrootsync.state.opening import identity_of, set_same_aside, told
 from chrootsync.state.schema import transaction
-from chrootsync.state.trouble import Place, Trouble, UnusableError, clause, is_bad, is_bad_to_write
+from chrootsync.state.trouble import TROUBLE, Place, Trouble, UnusableError, clause, is_bad, is_bad_to_write
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ class Access:
         try:
             with transaction(self._connection, "DEFERRED"):
                 return work(self._connection)
-        except (sqlite3.Error, GarbledError, OSError) as error:
+        except TROUBLE as error:
             self._give_up(error, bad=is_bad(error))
             return default
 
@@ -62,7 +61,7 @@ class Access:
         try:
             with transaction(self._connection, "IMMEDIATE"):
                 return work(self._connection)
-        except (sqlite3.Error, GarbledError, OSError) as error:
+        except TROUBLE as error:
             self._give_up_writing(error)
             return default
 

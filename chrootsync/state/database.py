@@ -22,7 +22,7 @@ from chrootsync.state.kept import Keeper
 from chrootsync.state.marker import clear_marker, set_marker
 from chrootsync.state.opening import open_to_read, open_to_write
 from chrootsync.state.records import legacy_records
-from chrootsync.state.trouble import BadError, Place, UnusableError, clause
+from chrootsync.state.trouble import TROUBLE, BadError, Place, UnusableError, clause
 
 QUOTA = 256 << 20
 READER_PATIENCE = 2.0
@@ -68,7 +68,7 @@ def _to_write(place: Place, notes: list[str]) -> Access:
         notes.append(str(error))
     except BadError as error:
         notes.append(f"{place.path}: {error}, even though it is new; this run is not remembered")
-    except (sqlite3.Error, OSError) as error:
+    except TROUBLE as error:
         notes.append(f"{place.path}: cannot be written ({clause(error)}); this run is not remembered")
         with suppress(UnusableError, BadError):
             return Access(place, open_to_read(place), notes, writable=False)

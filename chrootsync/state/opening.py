@@ -18,11 +18,22 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from chrootsync.state.marker import sync_directory
 from chrootsync.state.private import is_private
 from chrootsync.state.schema import VERSION, migrate, version_of
-from chrootsync.state.trouble import NAME, BadError, Place, UnusableError, clause, is_bad, is_bad_to_write, primary
+from chrootsync.state.trouble import (
+    NAME,
+    TROUBLE,
+    BadError,
+    Place,
+    UnusableError,
+    clause,
+    is_bad,
+    is_bad_to_write,
+    primary,
+)
 
 BESIDE = ("-wal", "-shm", "-journal")
 MOST_SET_ASIDE = 3
 POLL = 0.05
+LONGEST = 16 << 20  # bytes of a value; a damaged row may claim to be much larger
 SMALLEST = 512  # no database has smaller pages
 
 SETTINGS = (
@@ -47,7 +58,7 @@ def open_to_read(place: Place) -> sqlite3.Connection | None:
         if not _look(place.path):
             return None
         return _connect_to_read(place)
-    except (OSError, sqlite3.Error) as error:
+    except TROUBLE as error:
         if is_bad(error):
             raise BadError(f"is damaged ({clause(error)})") from None
         raise UnusableError(
@@ -122,7 +133,7 @@ def _connect_to_write(place: Place) -> sqlite3.Connection:
         os.chmod(place.path, 0o600)
     try:
         return _checked(place)
-    except sqlite3.Error as error:
+    except TROUBLE as error:
         if is_bad_to_write(error, place):
             raise BadError(f"is damaged ({clause(error)})") from None
         raise
@@ -293,6 +304,7 @@ def _connect(place: Place, path: str, how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=place.patience, isolation_level=None)
     with ExitStack() as stack:
         stack.enter_context(closing(connection))
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
         for setting in SETTINGS:
             connection.execute(f"PRAGMA {setting}")
         stack.pop_all()

@@ -24,7 +24,6 @@ PASSING = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_TOOBIG,
         sqlite3.SQLITE_MISUSE,
         sqlite3.SQLITE_NOLFS,
         sqlite3.SQLITE_AUTH,
@@ -37,7 +36,8 @@ CLAUSES = {
     sqlite3.SQLITE_READONLY: "it is read-only",
 }
 
-Trouble = sqlite3.Error | GarbledError | OSError
+Trouble = sqlite3.Error | GarbledError | OSError | UnicodeError
+TROUBLE = (sqlite3.Error, GarbledError, OSError, UnicodeError)  # the last where SQLite quotes what is no text
 
 
 class UnusableError(Exception):
@@ -71,8 +71,8 @@ def primary(error: Trouble) -> int | None:
 def is_bad(error: Trouble) -> bool:
     """Whether an error tells that the database is damaged, rather than out of reach for now."""
     code = primary(error)
-    if code is None:  # not SQLite's, but the module's: text that is no UTF-8
-        return isinstance(error, (GarbledError, sqlite3.OperationalError))
+    if code is None:  # Python's, and not SQLite's
+        return isinstance(error, (GarbledError, UnicodeError, sqlite3.OperationalError))
     return code not in PASSING
 
 
@@ -87,6 +87,6 @@ def clause(error: Trouble) -> str:
     """What went wrong, for a sentence."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, GarbledError):
+    if isinstance(error, (GarbledError, UnicodeError)):
         return "what it holds makes no sense"
     return CLAUSES.get(primary(error) or 0, str(error))
