@@ -15,10 +15,12 @@ from chrootsync import libraries
 from chrootsync.cli import streams
 from chrootsync.cli.check import check
 from chrootsync.cli.guard import guarded
+from chrootsync.cli.history import history
 from chrootsync.model import ChrootsyncError, Code, PathError
 from chrootsync.root import Root
 from chrootsync.state import Store
 
+STATE = "/var/lib/chrootsync"
 CHROOTS = {"submission": "postfix", "in": "postfix-in", "out": "postfix-out"}
 FILES = ("hosts", "host.conf", "gai.conf", "services", "passwd", "group", "os-release", "ld.so.cache")
 RESOLVER = "# written for the demonstration\nnameserver 192.0.2.53\n"
@@ -60,7 +62,9 @@ def demo(
     finally:
         if keep:
             _say(f"The root is left in {directory}. Play with it, for instance:")
-            _say(f"  echo stale > {directory}/var/spool/postfix-out/etc/services; chrootsync check --root {directory}")
+            _say(f"  echo stale > {directory}/var/spool/postfix-out/etc/services")
+            _say(f"  chrootsync check --root {directory} --state {directory}{STATE}")
+            _say(f"  chrootsync rollback --root {directory} --state {directory}{STATE}")
         else:
             shutil.rmtree(directory)
 
@@ -81,6 +85,9 @@ def _story(root: str) -> None:
     _run(root, Code.OK, fix=True)
     _say("\nAnd it is right:")
     _run(root, Code.OK)
+    _say("\nWhat was done is remembered, and 'chrootsync rollback' would take it back:")
+    _say(f"\n$ chrootsync history {_options(root)}")
+    _expect(Code.OK, lambda: history(root=root, state=root + STATE))
 
 
 def _say(text: str) -> None:
@@ -89,14 +96,23 @@ def _say(text: str) -> None:
 
 def _run(root: str, expected: int, *, fix: bool = False, quiet: bool = False) -> None:
     """Run ``check`` as the command line does, and hold it to its exit status."""
-    _say(f"\n$ chrootsync check{' --fix' if fix else ''}{' --quiet' if quiet else ''} --root {root}")
+    _say(f"\n$ chrootsync check{' --fix' if fix else ''}{' --quiet' if quiet else ''} {_options(root)}")
+    _expect(expected, lambda: check(fix=fix, quiet=quiet, root=root, state=root + STATE))
+
+
+def _options(root: str) -> str:
+    return f"--root {root} --state {root}{STATE}"
+
+
+def _expect(expected: int, verb: Callable[[], None]) -> None:
+    """Run a verb, and hold it to its exit status."""
+    status = Code.OK
     try:
-        check(fix=fix, quiet=quiet, root=root)
+        verb()
     except typer.Exit as end:
-        if end.exit_code != expected:
-            raise ChrootsyncError(
-                f"the demonstration went wrong: exit status {end.exit_code}, not {expected}"
-            ) from None
+        status = end.exit_code
+    if status != expected:
+        raise ChrootsyncError(f"the demonstration went wrong: exit status {status}, not {expected}")
 
 
 # --- The root -----------------------------------------------------------------------------------------------------
