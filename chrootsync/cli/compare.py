@@ -110,5 +110,7 @@ def _tell_pending(
     if stage.host.run is not None:
         found = reloads.tell_pending(stage.host, found, database.reloads())
     names = sorted({unfinished.instance for unfinished in database.unfinished()})
-    notes = [f"a repair of {name} was cut short; check --fix clears up what it left" for name in names]
+    notes = [
+        f"a repair of {name} is under way, or was cut short; then check --fix clears up what it left" for name in names
+    ]
     return found, notes

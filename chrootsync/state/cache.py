@@ -8,13 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 
-from chrootsync.model import ChrootsyncError, Record
 from chrootsync.state.private import is_private
-from chrootsync.state.records import sane_records
 
 LIMIT = 64 << 20
 
@@ -38,23 +34,6 @@ class Store:
         """Keep a value; failing to do so is no error."""
         with suppress(OSError):
             self._save(f"cache-{_file_name(name)}.json", {"fingerprint": fingerprint, "value": value})
-
-    def reloads(self) -> dict[str, Record]:
-        """What is remembered of each instance's reloads; what makes no sense is forgotten."""
-        kept = self._load("reloads.json")
-        return sane_records(kept)
-
-    def remember(self, reloads: Mapping[str, Record]) -> None:
-        """Keep what is to be remembered of reloads. Raises ChrootsyncError where a pending one would be lost."""
-        records = {name: asdict(record) for name, record in reloads.items() if record != Record()}
-        try:
-            if records or self._load("reloads.json") is not None:
-                self._save("reloads.json", records)
-        except OSError as error:
-            if any(record.pending for record in reloads.values()):
-                raise ChrootsyncError(
-                    f"{self.directory}: cannot keep in mind that a reload is due ({error.strerror}); reload by hand"
-                ) from None
 
     def _load(self, name: str) -> object | None:
         if self.directory is None or not is_private(self.directory):

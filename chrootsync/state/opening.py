@@ -71,12 +71,18 @@ def _connect_to_read(place: Place) -> sqlite3.Connection:
     try:
         return _examined(place, "mode=ro")
     except sqlite3.Error as error:
-        if primary(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        refused = primary(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        if not refused or os.access(place.directory, os.W_OK) or _has_log(place):
             raise
-        wal = f"{place.path}-wal"
-        if os.path.lexists(wal) and os.path.getsize(wal) > 0:
-            raise  # half of what it holds may be in the database already
         return _examined(place, "mode=ro&immutable=1")
+
+
+def _has_log(place: Place) -> bool:
+    """Whether there is a log: half of what it holds may be in the database already, so that neither does alone."""
+    try:
+        return os.stat(f"{place.path}-wal", follow_symlinks=False).st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _examined(place: Place, how: str) -> sqlite3.Connection:

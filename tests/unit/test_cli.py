@@ -794,7 +794,8 @@ def test_the_demonstration_runs_as_anybody() -> None:
     result = run("demo")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("in sync") == 2
-    assert re.search(r"manual +postfix-submission, postfix-in, postfix-out +\d+ repaired", result.stdout.splitlines()[-2])
+    newest = result.stdout.splitlines()[-2]
+    assert re.search(r"manual +postfix-submission, postfix-in, postfix-out +\d+ repaired", newest)
     root = result.stdout.split("--root ")[1].split()[0]
     assert not Path(root).exists()
 

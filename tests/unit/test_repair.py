@@ -641,7 +641,7 @@ def test_a_changed_source_that_could_not_be_taken_back_is_unknown(
 ) -> None:
     def changed(*_arguments: Any) -> None:
         failing("unlink", 1)
-        raise repairing.SourceChangedError("/etc/services", "it changed")
+        raise SourceChangedError("/etc/services", "it changed")
 
     monkeypatch.setattr(repairing, "_check_source", changed)
     done = fixed(stale, [FILES])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chrootsync.model import ChrootsyncError, Code, Record
 from chrootsync.state import Store
 from tests.unit.machine import STRANGER, descriptors, needs_root, needs_user
-
-PENDING = {"postfix": Record(last=1_700_000_000.5, pending=True, restart=True, failures=3)}
 
 
 @pytest.fixture
@@ -53,7 +49,6 @@ def test_files_are_private_whatever_the_umask(store: Store, directory: Path) -> 
     umask = os.umask(0)
     try:
         store.put("x", "1", None)
-        store.remember(PENDING)
     finally:
         os.umask(umask)
     assert directory.stat().st_mode & 0o777 == 0o700
@@ -73,27 +68,12 @@ def test_no_name_leaves_the_directory(store: Store, directory: Path, name: str) 
 def test_without_a_directory_nothing_is_kept() -> None:
     store = Store(None)
     store.put("x", "1", "value")
-    store.remember(PENDING)
     assert store.get("x", "1") is None
-    assert store.reloads() == {}
 
 
 def test_asking_makes_nothing(store: Store, directory: Path) -> None:
     assert store.get("x", "1") is None
-    assert store.reloads() == {}
-    store.remember({})
-    store.remember({"postfix": Record()})
     assert not directory.exists()
-
-
-# --- Reloads ------------------------------------------------------------------------------------------------------
-
-
-def test_reloads_are_remembered(store: Store) -> None:
-    store.remember({**PENDING, "postfix-out": Record(last=5.0), "forgotten": Record()})
-    assert store.reloads() == {**PENDING, "postfix-out": Record(last=5.0)}
-    store.remember({})
-    assert store.reloads() == {}
 
 
 GARBAGE = [
@@ -125,33 +105,19 @@ GARBAGE = [
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_is_as_nothing(store: Store, directory: Path, text: bytes) -> None:
     directory.mkdir(mode=0o700)
-    for name in ("cache-x.json", "reloads.json"):
-        (directory / name).write_bytes(text)
+    (directory / "cache-x.json").write_bytes(text)
     assert store.get("x", "1") is None
-    assert store.reloads() == {}
     store.put("x", "1", "value")
-    store.remember(PENDING)
     assert store.get("x", "1") == "value"
-    assert store.reloads() == PENDING
-
-
-def test_what_makes_sense_is_kept_beside_garbage(store: Store, directory: Path) -> None:
-    directory.mkdir(mode=0o700)
-    reloads = {"broken": 7, "postfix": {"last": 5, "pending": 1, "failures": 99}, "other": {"failures": -3}}
-    (directory / "reloads.json").write_text(json.dumps(reloads))
-    assert store.reloads() == {"postfix": Record(last=5.0, pending=True, failures=20), "other": Record()}
 
 
 @given(text=st.binary(max_size=200))
 def test_any_bytes_are_survived(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     directory = tmp_path_factory.getbasetemp() / "any-bytes"
     directory.mkdir(mode=0o700, exist_ok=True)
-    (directory / "reloads.json").write_bytes(text)
     (directory / "cache-x.json").write_bytes(text)
     store = Store(os.fspath(directory))
     assert store.get("x", "no such fingerprint") is None
-    for record in store.reloads().values():
-        assert 0 <= record.failures <= 20
 
 
 # --- Directories that cannot be trusted or written -----------------------------------------------------------------
@@ -160,23 +126,11 @@ def test_any_bytes_are_survived(tmp_path_factory: pytest.TempPathFactory, text: 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
 def test_what_others_could_have_written_is_not_believed(store: Store, directory: Path, mode: int) -> None:
     store.put("x", "1", "value")
-    store.remember(PENDING)
     directory.chmod(mode)
     before = {path: path.read_bytes() for path in directory.iterdir()}
     assert store.get("x", "1") is None
-    assert store.reloads() == {}
     store.put("x", "1", "new")
-    assert_not_remembered(store, directory, "others can write there")
     assert {path: path.read_bytes() for path in directory.iterdir()} == before
-
-
-def assert_not_remembered(store: Store, directory: Path, reason: str) -> None:
-    """A pending reload that would be lost is an error; anything else is not."""
-    store.remember({"postfix": Record(last=5.0)})
-    with pytest.raises(ChrootsyncError) as caught:
-        store.remember(PENDING)
-    assert str(caught.value) == f"{directory}: cannot keep in mind that a reload is due ({reason}); reload by hand"
-    assert caught.value.code == Code.FAILED
 
 
 @needs_root
@@ -184,7 +138,6 @@ def test_a_directory_of_somebody_else_is_not_believed(store: Store, directory: P
     store.put("x", "1", "value")
     os.chown(directory, STRANGER, 0)
     assert store.get("x", "1") is None
-    assert_not_remembered(store, directory, "others can write there")
 
 
 def test_a_link_to_a_directory_is_not_believed(store: Store, directory: Path, tmp_path: Path) -> None:
@@ -199,7 +152,6 @@ def test_a_file_in_the_place_of_the_directory(store: Store, directory: Path) -> 
     directory.write_bytes(b"")
     store.put("x", "1", "value")
     assert store.get("x", "1") is None
-    assert_not_remembered(store, directory, "File exists")
 
 
 @needs_user
@@ -208,7 +160,6 @@ def test_a_directory_without_the_right_to_write(store: Store, directory: Path) -
     directory.chmod(0o500)
     store.put("x", "1", "new")
     assert store.get("x", "1") == "value"
-    assert_not_remembered(store, directory, "Permission denied")
 
 
 @pytest.mark.parametrize("step", ["open", "fsync", "replace"])
@@ -216,7 +167,6 @@ def test_a_full_disk_leaves_the_old_value_and_nothing_else(
     store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     store.put("x", "1", "old")
-    store.remember(PENDING)
     before = {path: path.read_bytes() for path in directory.iterdir()}
 
     def full(*_arguments: Any) -> None:
@@ -226,7 +176,6 @@ def test_a_full_disk_leaves_the_old_value_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(os, step, full)
         store.put("x", "1", "new")
-        assert_not_remembered(store, directory, "No space left on device")
     assert {path: path.read_bytes() for path in directory.iterdir()} == before
     assert descriptors() == opened
     assert store.get("x", "1") == "old"
