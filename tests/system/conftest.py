@@ -72,6 +72,12 @@ def three_instances(base: Path) -> tuple[Path, ...]:
 
 
 @pytest.fixture(scope="session")
+def managers(base: Path) -> Path:
+    """The layer with the package managers of other distributions."""
+    return image.managers(base)
+
+
+@pytest.fixture(scope="session")
 def chrootsync(base: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, ...]:
     """The layers that install chrootsync from a wheel of this checkout; parallel test processes share them."""
     folder = tmp_path_factory.getbasetemp()

@@ -190,7 +190,7 @@ def test_a_changed_zone_is_served_after_a_fix(bind: Bind) -> None:
     fixed = check(container, "--fix", code=0)
     after = check(container, code=0)
 
-    assert drift(named) == {ZONE: "differs"}
+    assert drift(named) == {ZONE: "outdated"}
     assert f"{CHROOT}{ZONE}" in said
     assert about(fixed)["reload"]["command"] == ["/usr/sbin/rndc", "reload"]
     assert [each["name"] for each in fixed.report["instances"] if each["reload"]["done"]] == ["named"]
@@ -209,7 +209,7 @@ def test_a_changed_option_is_in_force_after_a_fix(bind: Bind) -> None:
         named = check(container, "named", code=1)
         check(container, "--fix", "named", code=0)
 
-        assert drift(named) == {options: "differs"}
+        assert drift(named) == {options: "outdated"}
         assert bind.answer(NAME, "status 5") == "status 5", "refused"
     finally:
         container.write(options, original)
@@ -235,7 +235,7 @@ def test_a_reload_that_fails_is_told_and_tried_again_until_it_is_done(bind: Bind
     broken = check(container, "--fix", "named", code=4)
     said = container.run(["chrootsync", "check", "--fix", "named"], check=False)
 
-    assert drift(broken) == {LOCAL: "differs", ZONE: "differs"}
+    assert drift(broken) == {LOCAL: "outdated", ZONE: "outdated"}
     assert about(broken)["reload"]["pending"]
     assert about(broken)["reload"]["error"] == "/usr/sbin/rndc reload ended with status 1"
     assert said.returncode == 4
@@ -299,7 +299,7 @@ def test_a_new_key_restarts_named_since_rndc_cannot_reach_the_old_one(bind: Bind
     fixed = check(container, "--fix", "named", code=0)
 
     [found] = [each for each in about(named)["drift"] if each["path"] == KEY]
-    assert found["kind"] == "differs"
+    assert found["kind"] == "outdated"
     assert not found["want"].get("sha256"), "a checksum of a secret would be a way to guess it"
     assert about(fixed)["reload"]["command"] == ["/usr/bin/systemctl", "try-restart", "named.service"]
     assert bind.process() != before

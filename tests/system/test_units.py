@@ -13,16 +13,21 @@ from .test_main_job import check, reloads, spoil, synced
 UNITS = ("chrootsync.service", "chrootsync.timer")
 
 
-@pytest.fixture(scope="module")
-def units(container: Container) -> Container:
-    """A host on which the units are installed as ``make install`` does it: with the command's own path."""
+def install(container: Container) -> None:
+    """Install the units as ``make install`` does it: with the command's own path."""
     for name in UNITS:
         with open(f"{shipped.directory('systemd')}/{name}", encoding="utf-8") as file:
             text = file.read()
         container.write(f"/etc/systemd/system/{name}", text.replace("/usr/bin/chrootsync", "/usr/local/bin/chrootsync"))
-    # Automatic reloads keep a minute's distance, which these tests have no time for.
+    # Automatic reloads keep a minute's distance, which tests have no time for.
     container.write("/etc/chrootsync/chrootsync.toml", "[reload]\ninterval = 0\n")
     container.run(["systemctl", "daemon-reload"])
+
+
+@pytest.fixture(scope="module")
+def units(container: Container) -> Container:
+    """A host in sync on which the units are installed."""
+    install(container)
     check(container, "--fix", code=0)
     return container
 

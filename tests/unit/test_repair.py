@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from chrootsync.model import Device, FileType, InstanceReport, Link, OnConflict, Rule, Status
 from chrootsync.pipeline import check
+from chrootsync.repair import SourceChangedError
 from chrootsync.repair import transaction as repairing
 from chrootsync.root import kernel, swap, write
 from tests.unit.scenery import Tree, checked, drifts, fixed, grow, instance, kinds, repair, rule, snapshot, task
