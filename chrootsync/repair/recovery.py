@@ -5,11 +5,12 @@ What it had not done is drift, which the run that recovers finds and repairs lik
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from chrootsync.model import AbsentError, Copy, Outcome, PathError, Status
+from chrootsync.model import AbsentError, Copy, FileType, Outcome, PathError, Status
 from chrootsync.model.memory import Change, Step, Unfinished
 from chrootsync.root.leftovers import Leftover
 from chrootsync.root.write import Writer
@@ -30,28 +31,41 @@ def recover(writer: Writer, unfinished: Unfinished, keep: Callable[[Copy], str |
     changes, problems = [], []
     try:
         with closing(writer.chroot(unfinished.chroot)) as chroot:
-            for step in unfinished.steps:
+            for step in reversed(unfinished.steps):  # what is inside a directory before the directory
                 try:
+                    for path in _elsewhere(step, unfinished.steps):
+                        chroot.clear(_leftover(step, path), keep)
                     if chroot.clear(_leftover(step), keep):
-                        changes.append(_done(step.change))
+                        changes.append(replace(step.change, outcome=DONE))
                 except PathError as error:
                     problems.append(f"{unfinished.chroot.rstrip('/')}{error}")
     except AbsentError:
         pass  # what was in the chroot went with it
     except PathError as error:
         problems.append(f"the interrupted repair of {unfinished.instance} cannot be cleared up: {error}")
-    return Recovered(changes=tuple(changes), problems=tuple(problems))
+    return Recovered(changes=tuple(reversed(changes)), problems=tuple(problems))
 
 
-def _leftover(step: Step) -> Leftover:
+def _elsewhere(step: Step, steps: Sequence[Step]) -> Iterator[str]:
+    """Where a path also may be: below a directory that is still, or again, called by its temporary name.
+
+    A directory that takes the place of something else is put before what belongs inside is staged there. A power cut
+    can keep what is inside, and forget that the directory was put.
+    """
+    path = step.change.path
+    for outer in steps:
+        place = outer.change.path
+        if outer.inode is not None and path.startswith(f"{place}/"):
+            yield f"{os.path.dirname(place).rstrip('/')}/{outer.temporary}{path.removeprefix(place)}"
+
+
+def _leftover(step: Step, elsewhere: str | None = None) -> Leftover:
+    after = step.change.after
     return Leftover(
-        path=step.change.path,
+        path=elsewhere or step.change.path,
         temporary=step.temporary,
-        staged=step.inode,
-        old=step.old,
-        removes=step.change.after is None,
+        staged=None if step.inode is None else step.inode[1],
+        old=None if step.old is None else step.old[1],
+        removes=after is None,
+        makes=elsewhere is not None and after is not None and after.type is FileType.DIRECTORY,
     )
-
-
-def _done(change: Change) -> Change:
-    return replace(change, outcome=DONE)

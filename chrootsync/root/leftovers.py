@@ -1,11 +1,13 @@
 """Clears away what a repair that was cut short (a kill, a power cut) left beside its targets.
 
 Only what its journal names is ever touched: by the name that nobody could have guessed, and by the inodes that were
-written down before a step took effect.
+written down before a step took effect. Of these the number alone counts, within the directory: devices may be numbered
+anew at each boot.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from chrootsync.model import AbsentError, Copy, PathError, RepairError
 from chrootsync.root.directories import sync
 from chrootsync.root.read import WalkedChroot
-from chrootsync.root.steps import is_inode, telling
+from chrootsync.root.steps import telling
 from chrootsync.root.swap import old_name, put_new
 from chrootsync.root.walk import Directory, join
 
@@ -24,17 +26,18 @@ Keep = Callable[[Copy], str | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leftover:
-    """A step that may have been taken: ``staged`` and ``old`` are (device, inode) of what it puts and replaces.
+    """A step that may have been taken: ``staged`` and ``old`` are the inode numbers of what it puts and replaces.
 
     ``staged`` is None where nothing was staged when the journal was last written, ``removes`` says that the step only
-    takes away.
+    takes away. ``makes`` are directories that the step may have made; they go where nothing is in them.
     """
 
     path: str
     temporary: str
-    staged: tuple[int, int] | None
-    old: tuple[int, int] | None
+    staged: int | None
+    old: int | None
     removes: bool = False
+    makes: bool = False
 
 
 def clear(chroot: WalkedChroot, leftover: Leftover, keep: Keep) -> bool:
@@ -49,14 +52,16 @@ def clear(chroot: WalkedChroot, leftover: Leftover, keep: Keep) -> bool:
         return False
     with telling(leftover.path, "clearing up after an interrupted repair"):
         _give_back(directory, leftover, name)
+        if leftover.makes:
+            _remove_empty(directory, name)
         there = _status(directory, name)
-        replaced = not is_inode(there, leftover.old)
+        replaced = not _is(there, leftover.old)
         cleared = [_remove(chroot, directory, each, leftover, keep if replaced else None) for each in _names(leftover)]
         if any(cleared):
             sync(directory)
     if leftover.removes:
         return there is None and leftover.old is not None
-    return is_inode(there, leftover.staged)
+    return _is(there, leftover.staged)
 
 
 def _names(leftover: Leftover) -> tuple[str, str]:
@@ -68,7 +73,7 @@ def _give_back(directory: Directory, leftover: Leftover, name: str) -> None:
     if leftover.removes or leftover.old is None or _status(directory, name) is not None:
         return
     old = old_name(leftover.temporary)
-    if is_inode(_status(directory, old), leftover.old):
+    if _is(_status(directory, old), leftover.old):
         put_new(directory.fd, old, name)
 
 
@@ -80,7 +85,7 @@ def _remove(chroot: WalkedChroot, directory: Directory, name: str, leftover: Lef
     path = join(directory.path, name)
     if not _is_ours(status, leftover):
         raise RepairError(path, "an interrupted repair left this name to something else; look at it and remove it")
-    if keep is not None and stat.S_ISREG(status.st_mode) and is_inode(status, leftover.old):
+    if keep is not None and stat.S_ISREG(status.st_mode) and _is(status, leftover.old):
         with suppress(PathError):
             keep(chroot.look(path))
     if stat.S_ISDIR(status.st_mode):
@@ -90,11 +95,23 @@ def _remove(chroot: WalkedChroot, directory: Directory, name: str, leftover: Lef
     return True
 
 
+def _remove_empty(directory: Directory, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=directory.fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _is(status: os.stat_result | None, number: int | None) -> bool:
+    return status is not None and status.st_ino == number
+
+
 def _is_ours(status: os.stat_result, leftover: Leftover) -> bool:
     """Before a step is about to take effect its name alone is written down: what has it is what was being staged."""
     if leftover.staged is None and leftover.old is None:
         return status.st_uid in (0, os.geteuid()) or stat.S_ISLNK(status.st_mode)
-    return is_inode(status, leftover.staged) or is_inode(status, leftover.old)
+    return _is(status, leftover.staged) or _is(status, leftover.old)
 
 
 def _status(directory: Directory, name: str) -> os.stat_result | None:

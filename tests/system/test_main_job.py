@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def kill_before_reload(container: Container) -> None:
         "sys.argv = ['chrootsync', 'check', '--fix']; from chrootsync.cli import main; main()"
     )
     killed = container.run(["/opt/chrootsync/bin/python", "-c", program], check=False)
-    assert killed.returncode != 0, "there was nothing to reload"
+    assert killed.returncode == -signal.SIGKILL, "there was nothing to reload"
 
 
 @contextmanager
