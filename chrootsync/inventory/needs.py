@@ -62,7 +62,7 @@ Need = FileNeed | NodeNeed | ProblemNeed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Basket:
-    """What was collected for one chroot so far.
+    """What was collected for one chroot so far; ``barred`` are the paths of which it was told that they cannot be walked.
 
     ``swallowed`` are sources that lie inside the chroot, or that it lies beneath: copies would be made among originals.
     """
@@ -71,6 +71,7 @@ class Basket:
     files: list[tuple[Origin, Place]] = field(default_factory=list)
     others: list[NodeNeed | ProblemNeed] = field(default_factory=list)
     swallowed: list[str] = field(default_factory=list)
+    barred: set[str] = field(default_factory=set)
 
     def place(self, held: Holding, path: str, because: str) -> Place:
         """A place in this chroot; for an instance without a chrooted service nothing weighs more than a warning."""
@@ -87,8 +88,10 @@ class Basket:
         return self.place(held, canonical, because) if self.jail.claim(canonical) else None
 
     def bar(self, held: Holding, error: PathError, because: str) -> None:
-        """Tell once that a path of the chroot cannot be walked."""
-        if self.jail.claim(error.path):
+        """Tell once that a path of the chroot cannot be walked, even if it was needed, and could be walked, before."""
+        if error.path not in self.barred:
+            self.barred.add(error.path)
+            self.jail.claim(error.path)
             place = self.place(held, error.path, because)
             self.others.append(ProblemNeed(place=place, problem=problem_of(error, place)))
 
