@@ -189,7 +189,7 @@ LOCKS = (
     _Lock("dpkg", "/var/lib/dpkg/lock", _by_record_lock, frozenset({"dpkg"})),
     _Lock("rpm", "/usr/lib/sysimage/rpm/.rpm.lock", _by_record_lock, None),
     _Lock("rpm", "/var/lib/rpm/.rpm.lock", _by_record_lock, None),
-    _Lock("pacman", "/var/lib/pacman/db.lck", _by_existence),
+    _Lock("pacman", "/var/lib/pacman/db.lck", _by_existence, None),
     _Lock("apk", "/lib/apk/db/lock", _by_flock, None),
     _Lock("apk", "/usr/lib/apk/db/lock", _by_flock, None),
     _Lock("apk", "/run/apk/db.lock", _by_flock, None),

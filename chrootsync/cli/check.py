@@ -117,12 +117,29 @@ def _look(
     began, clock = time.time(), time.monotonic()
     whole, diffs, patience = _pass(where, names, wishes, shown, fix=fix)
     if waits(whole):
-        from chrootsync.cli.fix import merged, wait_for_packages
-
-        if wait_for_packages(clock + patience, shown):
-            again, _, _ = _pass(where, names, replace(wishes, wait=max(wishes.wait, patience)), shown, fix=True)
-            whole = merged(whole, again)
+        whole = _look_again(where, names, wishes, shown, whole, clock + patience)
     return replace(whole, generated=began, duration=time.monotonic() - clock), diffs
+
+
+def _look_again(
+    where: Places, names: Sequence[str], wishes: Wishes, shown: Progress, whole: Report, deadline: float
+) -> Report:
+    """The report, completed by what could be repaired once the package managers had ended.
+
+    What keeps a later pass from being made is a note: what the first one did has to be told all the same.
+    """
+    from chrootsync.cli.fix import merged, wait_for_packages
+
+    while waits(whole) and wait_for_packages(deadline, shown):
+        left = deadline - time.monotonic()
+        try:
+            again, _, _ = _pass(where, names, replace(wishes, wait=max(wishes.wait, left)), shown, fix=True)
+        except ChrootsyncError as error:
+            return replace(whole, notes=(*whole.notes, f"what waits was not repaired: {error}"))
+        whole = merged(whole, again)
+        if left <= 0:
+            break
+    return whole
 
 
 def _pass(

@@ -56,9 +56,10 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -
         )
         notes = recover(memory, run.writer)
         shown.say("comparing")
+        before = transactions.under_way(stage.root)
         found = pipeline.check(run.task)
         differing = differences(stage, found, wishes)
-        found, records = _repair(run, found, observed)
+        found, records = _repair(run, found, observed, before)
         if stage.host.run is not None:
             found, more = reload(run, found, records)
             notes += more
@@ -94,7 +95,10 @@ def _both(one: Callable[[Entry], None], other: Callable[[Entry], None]) -> Calla
 
 
 def _repair(
-    run: Run, found: Sequence[InstanceReport], observed: observe.Observed
+    run: Run,
+    found: Sequence[InstanceReport],
+    observed: observe.Observed,
+    before: Sequence[transactions.Transaction],
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """Repair one instance after the other; what came of it, and which reloads were due before."""
     stage, task = run.stage, run.task
@@ -105,7 +109,7 @@ def _repair(
             records = observe.suspect(observed, stage.instances, records)
         remember(run, reloads.foresee(found, records, run.now))
     if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
-        task = replace(task, transactions=transactions.under_way(stage.root))
+        task = replace(task, transactions=transactions.under_way(stage.root) or before)
     done: list[InstanceReport] = []
     for one in found:
         run.shown.say(f"repairing {one.instance.name}")

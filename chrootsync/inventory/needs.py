@@ -62,7 +62,7 @@ Need = FileNeed | NodeNeed | ProblemNeed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Basket:
-    """What was collected for one chroot so far; ``barred`` are the paths of which it was told that they cannot be walked.
+    """What was collected for one chroot so far; ``barred`` are the paths that were told to be no way on.
 
     ``swallowed`` are sources that lie inside the chroot, or that it lies beneath: copies would be made among originals.
     """

@@ -2,7 +2,8 @@
 
 The order in which pacman installs a package (lib/libalpm/add.c) is: the old version's directory is removed, the new one
 is made, files are put into place (and the package's mtree into the directory), the list of files is written. So
-there are new files without a list, which the mtree names; it comes first in every package that makepkg makes.
+there are new files without a list, which the mtree names; it comes first in every package that makepkg makes, and is
+missing in others.
 """
 
 from __future__ import annotations

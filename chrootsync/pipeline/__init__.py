@@ -113,7 +113,7 @@ def _held_back(task: Task, findings: Sequence[Finding]) -> list[Finding]:
         return list(findings)
     from chrootsync.transactions import must_wait, name
 
-    waiting = Outcome(status=Status.WAITING, reason=f"waits for {name(task.transactions)}, to see the whole update")
+    waiting = Outcome(status=Status.WAITING, reason=f"until {name(task.transactions)} has ended")
     return [
         replace(one, outcome=waiting)
         if one.outcome is None
