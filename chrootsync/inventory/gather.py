@@ -94,7 +94,7 @@ def _libraries(facts: Facts) -> Libraries:
 
 
 def _refusal(jail: Jail, source: str) -> ProblemNeed:
-    where = "lies in it" if source.startswith(jail.chroot.path.rstrip("/") + "/") else "has it inside"
+    where = "lies in it" if jail.chroot.holds(source) else "has it inside"
     reason = f"the chroot {jail.chroot.path} is refused: {source}, which is to be copied, {where}"
     place = Place(jail=jail, rule=INSTANCE_RULE, path="/", because="")
     return ProblemNeed(place=place, problem=Problem(kind=Kind.BAD_INSTANCE, reason=reason))

@@ -59,7 +59,7 @@ def nodes(basket: Basket, held: Holding, rule: Rule) -> Iterator[tuple[str, Stat
 
 def add_file(basket: Basket, held: Holding, path: str, origin: Origin, because: str | None = None) -> None:
     """A copy at ``path``, unless its source lies in the chroot itself."""
-    if origin.source.startswith(basket.jail.chroot.path.rstrip("/") + "/"):
+    if basket.jail.chroot.holds(origin.source):
         # What a parameter names by its full path inside the chroot is no copy of anything; what a rule names is.
         if held.value is None:
             basket.swallowed.append(origin.source)

@@ -191,7 +191,7 @@ class Looker:
                 return _Seen(entry=replace(entry, problem=_occupied(FileType.FILE)))
         except PathError as error:
             return _Seen(entry=replace(entry, problem=problem_of(error, place)))
-        problem = _unfit(source, place.rule, copy.state) or self._inside(source, place)
+        problem = _unfit(source, place.rule, copy.state) or self._inside(source, place) or _is_itself(source, copy)
         want = self._want(source, place.rule, copy.state)
         if isinstance(want, Problem):
             return _Seen(entry=replace(entry, problem=problem or want))
@@ -218,7 +218,7 @@ class Looker:
         return entry.have is not None and entry.have.type is FileType.FILE and entry.have.uid in self._root.owners
 
     def _inside(self, source: Source, place: Place) -> Problem | None:
-        if not source.path.startswith(place.jail.chroot.path.rstrip("/") + "/"):
+        if not place.jail.chroot.holds(source.path):
             return None
         reason = f"the source {source.path} lies inside the chroot itself, so that a copy would overwrite it"
         return Problem(kind=Kind.UNSAFE, reason=f"{reason}; put the original outside")
@@ -265,7 +265,8 @@ class Looker:
         if entry.want is None or compare.in_sync(entry) or not (source.state.mode or 0) & 0o004:
             return entry
         entry = replace(entry, want=replace(entry.want, sha256=self._root.sha256(source)))
-        if copy is None or entry.have is None or not (entry.have.mode or 0) & 0o004:
+        # What was looked at may be what a link leads to, and the link's own mode says nothing.
+        if copy is None or copy.state is None or entry.have is None or not (copy.state.mode or 0) & 0o004:
             return entry
         return replace(entry, have=replace(entry.have, sha256=self._root.sha256(copy)))
 
@@ -286,6 +287,17 @@ def copy_mode(source: Source, mode: int | None, uid: int, gid: int) -> int:
     if uid not in (0, source.state.uid):
         wanted &= ~0o700 | others << 6
     return wanted & 0o755
+
+
+def _is_itself(source: Source, copy: Copy) -> Problem | None:
+    """A copy that is its own source, by a mount: what is done to the one is done to the other."""
+    there = copy.state
+    if there is None or there.identity is None or source.state.identity is None:
+        return None
+    if there.identity[:2] != source.state.identity[:2]:
+        return None
+    reason = f"this is the source {source.path} itself, by a mount; unmount it, and check --fix makes a copy"
+    return Problem(kind=Kind.UNSAFE, reason=reason)
 
 
 def _readable_file(source: Source) -> bool:

@@ -92,6 +92,10 @@ class Chroot(Protocol):
 
     path: str
 
+    def holds(self, source: str) -> bool:
+        """Whether a host path lies in the chroot, by its name or, where a directory is mounted twice, by inode."""
+        ...
+
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links on the way; None where it is missing.
 

@@ -44,14 +44,15 @@ def read_fully(fd: int, size: int) -> bytes:
     return data
 
 
-def sha256(fd: int) -> str:
-    """The SHA-256 checksum (hex) of a file."""
+def sha256(fd: int, limit: int | None = None) -> str | None:
+    """The SHA-256 checksum (hex) of a file; None where it turns out to have more than ``limit`` bytes."""
     import hashlib
 
-    digest = hashlib.sha256()
-    for chunk in chunks(fd):
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks(fd, None if limit is None else limit + 1):
         digest.update(chunk)
-    return digest.hexdigest()
+        size += len(chunk)
+    return None if limit is not None and size > limit else digest.hexdigest()
 
 
 def sha256_of(data: bytes) -> str:
@@ -82,7 +83,7 @@ def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | P
     for _ in range(ATTEMPTS):
         try:
             before = identity(os.fstat(source))
-            results = _compare(chunks(source), openers)
+            results = _compare(chunks(source, before[2] + 1), openers)
             after = identity(os.fstat(source))
         except OSError as error:
             reason = f"reading the source failed: {(error.strerror or str(error)).lower()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -59,16 +60,22 @@ def state_of(status: os.stat_result, target: str | None = None, extended: tuple[
     )
 
 
-def extensions(path: str) -> tuple[str, ...]:
+def extensions(path: str, directory: Directory, name: str) -> tuple[str, ...]:
     """The extensions of a file, by its path for the kernel; none where they cannot be told.
 
-    Nothing opens attributes beside a directory descriptor, and the way by /proc costs twice as much as this. The path
-    holds no link, and was walked to through directories that only root can change.
+    Nothing opens attributes beside a directory descriptor, and the way by /proc, which is left for paths that are too
+    long, costs twice as much as this. The path holds no link, and was walked to through directories that only root can
+    change.
     """
     try:
         found = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return ()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return ()
+        try:
+            found = os.listxattr(f"/proc/self/fd/{directory.fd}/{name}", follow_symlinks=False)
+        except OSError:
+            return ()
     return tuple(what for attribute, what in EXTENSIONS.items() if attribute in found) if found else ()
 
 

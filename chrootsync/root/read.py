@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 from chrootsync.model import (
@@ -36,10 +37,14 @@ from chrootsync.root.walk import (
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
 
 
+Way = Callable[[str], tuple[str, frozenset[tuple[int, int]]]]
+"""Gives the path of a host directory without links, and the inodes of it and of all above it."""
+
+
 class WalkedChroot:
     """One chroot of a root; see the Chroot protocol of the model."""
 
-    def __init__(self, path: str, outside: str, walker: Walker, mounts: frozenset[str]) -> None:
+    def __init__(self, path: str, outside: str, walker: Walker, mounts: frozenset[str], way: Way) -> None:
         """``path`` is the chroot's from the root, ``outside`` as this process sees it, without a slash at its end.
 
         ``mounts`` are the mount points below it, from the chroot.
@@ -48,10 +53,22 @@ class WalkedChroot:
         self._outside = outside
         self.walker = walker
         self._mounts = mounts
+        self._way = way
 
     def close(self) -> None:
         """Close every descriptor of the walk."""
         self.walker.close()
+
+    def holds(self, source: str) -> bool:
+        """Whether a host path lies in the chroot: by its name or, where a directory is mounted twice, by inode.
+
+        A link on the way that leads into the chroot is something else: it says so once it is resolved.
+        """
+        own = self.path.rstrip("/") + "/"
+        if source.startswith(own):
+            return True
+        directory, inodes = self._way(os.path.dirname(source))
+        return self.walker.inode in inodes and not f"{directory}/".startswith(own)
 
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links; None where it is missing."""
@@ -83,6 +100,8 @@ class WalkedChroot:
 
     def _status(self, directory: Directory, name: str) -> State | None:
         path = join(directory.path, name)
+        if path in self._mounts:
+            raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
         try:
             status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
             target = os.readlink(name, dir_fd=directory.fd) if stat.S_ISLNK(status.st_mode) else None
@@ -93,14 +112,12 @@ class WalkedChroot:
             raise problem from None
         except ValueError:  # a NUL byte
             return None
-        if path in self._mounts:
-            raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
         if not stat.S_ISREG(status.st_mode):
             return state_of(status, target)
         if status.st_nlink > 1:
             reason = f"this file has {status.st_nlink} links, so that its contents are elsewhere too; remove it"
             raise UnsafeError(path, f"{reason}, and check --fix makes a copy of its own")
-        return state_of(status, extended=extensions(self._outside + path))
+        return state_of(status, extended=extensions(self._outside + path, directory, name))
 
 
 class Root:
@@ -122,6 +139,8 @@ class Root:
         self.owners = frozenset({0, os.geteuid()})
         self._pool = Pool()
         base = Directory(fd, "/", self._status)
+        self._ways: dict[str, tuple[str, frozenset[tuple[int, int]]]] = {}
+        self._entered: dict[str, tuple[int, int]] = {}
         self._host = Walker(base, anything, self._pool)
         self._trusting = Walker(base, only_trusted(self.owners), self._pool)
         self._protected = Walker(base, protected(self.owners), self._pool)
@@ -165,21 +184,48 @@ class Root:
 
     def chroot(self, path: str) -> WalkedChroot:
         """Walk to a chroot, through directories that root alone can change."""
+        return self._enter(path, self._trusting, self._mounts)
+
+    def chroot_anew(self, path: str) -> WalkedChroot:
+        """Walk to a chroot as if nothing had been seen yet: what is mounted, and the whole way.
+
+        Raises UnsafeError where another directory is there than when it was first walked to.
+        """
+        base = Directory(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "/", self._status)
+        walker = Walker(base, only_trusted(self.owners), self._pool)
+        try:
+            return self._enter(path, walker, mount_points())
+        finally:
+            walker.close()
+
+    def _enter(self, path: str, trusting: Walker, mounted: Sequence[str]) -> WalkedChroot:
         only_trusted(self.owners)("/", self._status)
-        way = self._trusting.visit(path)
+        way = trusting.visit(path)
         status = status_of(way.fd, path)
         if os.path.samestat(status, self._status) or os.path.samestat(status, os.stat("/")):
             raise UnsafeError(path, "is the root itself; a chroot must be a directory of its own")
+        if self._entered.setdefault(path, way.inode) != way.inode:
+            raise UnsafeError(path, "another directory is there than when it was compared; run check --fix once more")
         outside = os.path.realpath(self.path).rstrip("/") + way.path.rstrip("/")
         below = f"{outside}/"
-        mounts = frozenset("/" + mount.removeprefix(below) for mount in self._mounts if mount.startswith(below))
-        policy = inside(only_trusted(self.owners), status.st_dev, mounts)
+        mounts = frozenset("/" + mount.removeprefix(below) for mount in mounted if mount.startswith(below))
+        fd = self._pool.duplicate(way)
+        policy = inside(only_trusted(self.owners), status.st_dev)
+        base = Directory(fd, "/", status)
+        enter = None if trusting is not self._trusting else lambda: self._pool.duplicate(self._trusting.opened(way))
+        return WalkedChroot(way.path, outside, Walker(base, policy, self._pool, enter, mounts), mounts, self._way)
 
-        def enter() -> int:
-            return self._pool.duplicate(self._trusting.opened(way))
-
-        base = Directory(enter(), "/", status)
-        return WalkedChroot(way.path, outside, Walker(base, policy, self._pool, enter), mounts)
+    def _way(self, directory: str) -> tuple[str, frozenset[tuple[int, int]]]:
+        """A host directory's path without links, and the inodes of it and of all above it; none where it is missing."""
+        if directory not in self._ways:
+            found, real = set(), directory
+            with suppress(PathError):
+                real = path = self._host.visit(directory).path
+                while path != "/":
+                    found.add(self._host.visit(path).inode)
+                    path = os.path.dirname(path)
+            self._ways[directory] = real, frozenset(found)
+        return self._ways[directory]
 
     @cached_property
     def _mounts(self) -> tuple[str, ...]:
@@ -201,7 +247,7 @@ class Root:
         except PathError:
             return None
         try:
-            return contents.sha256(fd)
+            return contents.sha256(fd, DIGEST_LIMIT)
         except OSError:
             return None
         finally:

@@ -19,6 +19,7 @@ from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeErro
 MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+MOUNTED = "something is mounted here; unmount it, or make it an instance of its own"
 REPLACED = "was replaced while it was looked at"
 NO_NAMES = frozenset({"", ".", ".."})  # ends of paths that name a directory by the way there
 
@@ -88,13 +89,13 @@ def protected(owners: frozenset[int]) -> Policy:
     return check
 
 
-def inside(trusted: Policy, device: int, mounts: frozenset[str]) -> Policy:
-    """The policy inside a chroot: ``trusted``, and nothing mounted; ``mounts`` are paths from the chroot."""
+def inside(trusted: Policy, device: int) -> Policy:
+    """The policy inside a chroot: ``trusted``, and on the device of the chroot."""
 
     def check(path: str, status: os.stat_result) -> None:
         # Nothing can be mounted on a link; in an overlay its device is a lower layer's.
-        if not stat.S_ISLNK(status.st_mode) and (status.st_dev != device or path in mounts):
-            raise UnsafeError(path, "something is mounted here; unmount it, or make it an instance of its own")
+        if not stat.S_ISLNK(status.st_mode) and status.st_dev != device:
+            raise UnsafeError(path, MOUNTED)
         trusted(path, status)
 
     return check
@@ -208,21 +209,35 @@ class Walker:
     and only if it is still the same one.
     """
 
-    def __init__(self, base: Directory, policy: Policy, pool: Pool, open_base: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        base: Directory,
+        policy: Policy,
+        pool: Pool,
+        open_base: Callable[[], int] | None = None,
+        mounts: frozenset[str] = frozenset(),
+    ) -> None:
         """Take over ``base``, an open directory that is ``/`` to everything walked here.
 
-        ``open_base`` opens it anew after the pool has closed it; without, it stays open.
+        ``open_base`` opens it anew after the pool has closed it; without, it stays open. ``mounts`` are paths that are
+        not even looked at: what is mounted there may never answer.
         """
         self._root = base
         self._policy = policy
         self.pool = pool
         self._open_base = open_base
+        self._mounts = mounts
         if open_base is None:
             pool.pin(base)
         else:
             pool.keep(base)
         self._known: dict[str, Directory] = {"/": base}
         self._steps: dict[str, Directory | str] = {}
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """The inode of the base."""
+        return self._root.inode
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -361,6 +376,8 @@ class Walker:
     def _look(self, here: Directory, name: str) -> Place:
         """What a name in an open directory stands for."""
         path = join(here.path, name)
+        if path in self._mounts:
+            raise UnsafeError(path, MOUNTED)
         try:
             fd = self.pool.insist(lambda: os.open(name, LOOK, dir_fd=here.fd))
         except OSError as error:

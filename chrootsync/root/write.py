@@ -123,11 +123,18 @@ class ChrootWriter:
 
         def make(name: str, fd: int) -> None:
             os.mknod(name, kind | 0o600, os.makedev(major, minor), dir_fd=fd)
-            os.chown(name, number(want.uid), number(want.gid), dir_fd=fd, follow_symlinks=False)
-            with suppress(OSError):
-                os.removexattr(f"/proc/self/fd/{fd}/{name}", ACCESS_ACL, follow_symlinks=False)
-            # fchmodat(2) follows links, but this name was made exclusively in a directory that only root can change.
-            os.chmod(name, want.mode or 0o600, dir_fd=fd)
+            made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            try:
+                status = os.fstat(made)
+                if status.st_nlink != 1 or status.st_rdev != os.makedev(major, minor):
+                    raise RepairError(path, f"something else took the place of {name}")
+                own = f"/proc/self/fd/{made}"  # the inode itself, whatever its name stands for by now
+                os.chown(own, number(want.uid), number(want.gid))
+                with suppress(OSError):
+                    os.removexattr(own, ACCESS_ACL)
+                os.chmod(own, want.mode or 0o600)
+            finally:
+                os.close(made)
 
         return self._stage(path, before, temporary, make)
 
@@ -154,6 +161,12 @@ class ChrootWriter:
             refuse_append_only(directory)
             try:
                 make(temporary, directory.fd)
+            except FileExistsError:
+                raise  # somebody else's: making it is the one step that can find a name taken
+            except BaseException as error:
+                _remove_again(path, temporary, directory.fd, error)
+                raise
+            try:
                 status = os.stat(temporary, dir_fd=directory.fd, follow_symlinks=False)
             except BaseException as error:
                 _remove_again(path, temporary, directory.fd, error)
@@ -172,6 +185,9 @@ class ChrootWriter:
     ) -> tuple[tuple[int, int, int, int, int], str]:
         fd = os.open(staged.temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.directory.fd)
         try:
+            own = os.fstat(fd)
+            if not is_inode(own, staged.inode) or own.st_nlink != 1:
+                raise RepairError(staged.path, f"something else took the place of {staged.temporary}")
             status, digest = _copy(source, fd, staged.path, pause)
             strip(fd)
             dress(fd, want)
@@ -297,7 +313,7 @@ class Writer:
 
     def chroot(self, path: str) -> ChrootWriter:
         """Walk to a chroot anew. Raises AbsentError, UnsafeError, UnreadableError."""
-        return ChrootWriter(self._root.chroot(path))
+        return ChrootWriter(self._root.chroot_anew(path))
 
 
 def _remove_again(path: str, temporary: str, directory: int, error: BaseException) -> None:
@@ -338,7 +354,8 @@ def _copy(source: Source, fd: int, path: str, pause: Callable[[], None]) -> tupl
         os.lseek(fd, 0, os.SEEK_SET)
         before = os.fstat(source.fileno())
         digest = hashlib.sha256()
-        for chunk in [source.data] if source.data is not None else contents.chunks(source.fileno()):
+        limit = before.st_size + 1  # what grows for ever is not read for ever
+        for chunk in [source.data] if source.data is not None else contents.chunks(source.fileno(), limit):
             pause()
             digest.update(chunk)
             _write(fd, chunk)

@@ -59,7 +59,7 @@ class Keeper:
         except _NotKeptError as error:
             self._tell(copy.path, str(error))
         except OSError as error:
-            self._tell(copy.path, error.strerror or str(error))
+            self._tell(copy.path, (error.strerror or str(error)).lower())
             self._found = None  # a step may be half done
         finally:
             os.close(fd)
@@ -96,7 +96,7 @@ class Keeper:
     def _tell(self, path: str, reason: str) -> None:
         if path not in self._told:
             self._told.add(path)
-            self._notes.append(f"{path}: what was replaced could not be kept for a rollback: {reason}")
+            self._notes.append(f"{path} of a chroot: what was replaced could not be kept for a rollback: {reason}")
 
     def _keep(self, directory: str, fd: int) -> str:
         """Keep what is in an open file. Raises _NotKeptError, OSError."""

@@ -39,7 +39,8 @@ def lock(directory: str, name: str, wait: float) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.unlink(path)
-        fcntl.flock(fd, fcntl.LOCK_UN)  # a child that is just being started may still have the descriptor
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that is just being started may still have the descriptor
         os.close(fd)
 
 
