@@ -50,11 +50,11 @@ def recall(
     if drift.remedy is Remedy.NONE or force:
         return drift
     hold = memory.hold
-    if hold is not None and hold.source == want and _is_restored(hold, drift.entry.have, have):
+    if hold is not None and hold.source == want and _is_restored(hold, drift.entry, have):
         reason = f"repair {hold.repair} was rolled back here; held until the source changes, or until {until}"
         return _left_alone(drift, Kind.HELD, f"{reason}; check --fix --force releases it")
     times = len(list(takewhile(lambda put: put == want, memory.repaired)))
-    if times >= CONTESTED:
+    if times >= CONTESTED and not _is_too_open(drift.entry):
         reason = f"repaired {times} times while its source stayed the same: something else keeps changing it"
         return _left_alone(drift, Kind.CONTESTED, f"{reason}; find out what, then check --fix --force")
     return drift
@@ -106,10 +106,24 @@ def _is_same(state: State, there: State, sha256: str | None) -> bool:
     return (state.sha256, state.target, state.device) == (sha256, there.target, there.device)
 
 
-def _is_restored(hold: Hold, there: State | None, sha256: str | None) -> bool:
+def _is_restored(hold: Hold, entry: Entry, sha256: str | None) -> bool:
+    """Whether what is there is what a rollback put, and may still be as open as it is."""
+    there, want = entry.have, entry.want
     if hold.restored is None or there is None:
         return hold.restored is there
-    return _is_same(hold.restored, there, sha256)
+    opened = 0 if want is None or want.mode is None else (there.mode or 0) & ~want.mode & 0o077
+    return _is_same(hold.restored, there, sha256) and (there.type is not FileType.FILE or not opened)
+
+
+def _is_too_open(entry: Entry) -> bool:
+    """Whether somebody may do more with a copy than he should: that is put right however often it takes."""
+    want, there = entry.want, entry.have
+    if want is None or there is None or want.type is not there.type or want.type is FileType.LINK:
+        return False
+    others = [(want.uid, there.uid), (want.gid, there.gid)]
+    if any(wanted is not None and wanted != found for wanted, found in others):
+        return True
+    return bool(there.extended) or (want.mode is not None and bool((there.mode or 0) & ~want.mode))
 
 
 def _left_alone(drift: Drift, kind: Kind, reason: str) -> Drift:

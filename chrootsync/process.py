@@ -136,8 +136,5 @@ def _stat(pid: int) -> _Process | None:
 
 
 def _boot_time() -> float:
-    with open("/proc/stat", "rb") as file:
-        for line in file:
-            if line.startswith(b"btime "):
-                return float(line.split()[1])
-    return 0.0
+    """When the machine was booted; /proc/stat tells it in whole seconds only."""
+    return time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_BOOTTIME)

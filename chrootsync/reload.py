@@ -19,7 +19,7 @@ from chrootsync.model import (
 )
 
 OUTPUT_LIMIT = 4096
-CLOCK_SLACK = 1.0  # seconds; the kernel's boot time, to which process starts are relative, is rounded to them
+CLOCK_SLACK = 0.1  # seconds; starts of processes are counted in ticks of a hundredth, and the clock may be slewed
 MOST_BACKOFF = 3600.0
 
 

@@ -102,15 +102,34 @@ def open_memory(stage: Scene, now: float, *, write: bool) -> Database:
     return open_database(stage.store.directory, root, write=write, now=now, quota=quota)
 
 
+def root_lock(stage: Scene) -> tuple[str, str]:
+    """The directory and the name of the lock of a root, by its device and inode.
+
+    It is /run/chrootsync for root; whoever else repairs an image of his own has his own place.
+    """
+    status = os.stat(stage.root.path)
+    name = f"{status.st_dev}-{status.st_ino}.lock"
+    if os.geteuid() == 0:
+        return "/run/chrootsync", name
+    import tempfile
+
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        return os.path.join(base, "chrootsync"), name
+    return os.path.join(tempfile.gettempdir(), f"chrootsync-{os.geteuid()}"), name
+
+
 def _tell_pending(
     stage: Scene, found: tuple[InstanceReport, ...], database: Database
 ) -> tuple[tuple[InstanceReport, ...], list[str]]:
+    """What earlier runs left to be done; nothing of that is said while a repair is doing it."""
     from chrootsync.pipeline import reloads
+    from chrootsync.state import is_held
 
+    if is_held(*root_lock(stage)):
+        return found, ["a repair is under way meanwhile"]
     if stage.host.run is not None:
         found = reloads.tell_pending(stage.host, found, database.reloads())
     names = sorted({unfinished.instance for unfinished in database.unfinished()})
-    notes = [
-        f"a repair of {name} is under way, or was cut short; then check --fix clears up what it left" for name in names
-    ]
+    notes = [f"a repair of {name} was cut short; check --fix clears up what it left" for name in names]
     return found, notes

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from chrootsync import __version__, pipeline, transactions
 from chrootsync import repair as repairing
-from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory
+from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory, root_lock
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, Entry, InstanceReport, Record, Remedy, Report, Status
@@ -42,7 +40,7 @@ class Run:
 
 def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:
     """Check, repair and reload, alone on this root. Raises LockedError."""
-    with root_lock(stage, wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
+    with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
         observed = observe.Observed()
         run = Run(
             stage=stage,
@@ -105,7 +103,7 @@ def _repair(
     records: dict[str, Record] = {}
     if stage.host.run is not None:
         records = run.memory.reloads()
-        if run.memory.fresh:
+        if run.memory.fresh or not run.memory.writes:
             records = observe.suspect(observed, stage.instances, records)
         remember(run, reloads.foresee(found, records, run.now))
     if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
@@ -150,25 +148,6 @@ def tidy(run: Run, found: Sequence[InstanceReport]) -> None:
     if any(finding.outcome is not None for report in found for finding in report.findings):
         config = run.stage.config
         run.memory.prune(days=config.history_days, repairs=config.history_repairs, now=run.now)
-
-
-# --- The lock -----------------------------------------------------------------------------------------------------
-
-
-def root_lock(stage: Scene, wait: float) -> AbstractContextManager[None]:
-    """The lock of this root, named by its device and inode."""
-    status = os.stat(stage.root.path)
-    return lock(_lock_directory(), f"{status.st_dev}-{status.st_ino}.lock", wait)
-
-
-def _lock_directory() -> str:
-    """/run/chrootsync for root; whoever else repairs an image of his own has his own place."""
-    if os.geteuid() == 0:
-        return "/run/chrootsync"
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return (
-        os.path.join(base, "chrootsync") if base else os.path.join(tempfile.gettempdir(), f"chrootsync-{os.geteuid()}")
-    )
 
 
 # --- Between two passes -------------------------------------------------------------------------------------------

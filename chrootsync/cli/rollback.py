@@ -13,7 +13,7 @@ import typer
 
 from chrootsync import __version__
 from chrootsync.cli import output, streams
-from chrootsync.cli.compare import Wishes, open_memory
+from chrootsync.cli.compare import Wishes, open_memory, root_lock
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.history import ALL, find, refuse_unreadable, told_of
 from chrootsync.cli.progress import Progress, progress
@@ -31,6 +31,7 @@ from chrootsync.model import (
     Status,
 )
 from chrootsync.pipeline import Task
+from chrootsync.state import lock
 
 if TYPE_CHECKING:
     from chrootsync.cli.fix import Run
@@ -97,11 +98,15 @@ def rollback(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Told:
-    """What a rollback came to: ``made`` is the rollback as a repair, None where nothing was to be done."""
+    """What a rollback came to: ``made`` is the rollback as a repair, None where nothing was to be done.
+
+    ``until`` is how long something is held at most; None where nothing is.
+    """
 
     history: History
     made: Repair | None
     notes: tuple[str, ...]
+    until: float | None = None
 
     @property
     def status(self) -> int:
@@ -128,20 +133,18 @@ def _is_fine(change: Change) -> bool:
 
 def _said(told: _Told, shown_as: str) -> str:
     """What is printed."""
-    from chrootsync.pipeline.rollback import HOLD
     from chrootsync.report import history as histories
     from chrootsync.report.text import clean
 
-    until = None if told.made is None else told.made.began + HOLD
     if shown_as == "json":
         made = [] if told.made is None else [told.made]
-        held = None if until is None else histories.utc(until)
+        held = None if told.until is None else histories.utc(told.until)
         return histories.as_json(told.history, made, notes=told.notes, held_until=held)
     notes = "".join(f"note: {clean(note)}\n" for note in told.notes)
-    if told.made is None or until is None:
+    if told.made is None:
         return notes
     said = histories.single(told.history, told.made)
-    return f"{said}\n{notes}{histories.rollback_summary(told.history, told.made, until=until)}"
+    return f"{said}\n{notes}{histories.rollback_summary(told.history, told.made, until=told.until)}"
 
 
 # --- Taking back --------------------------------------------------------------------------------------------------
@@ -149,11 +152,11 @@ def _said(told: _Told, shown_as: str) -> str:
 
 def _take_back(stage: Scene, number: int | None, wishes: Wishes, shown: Progress) -> _Told:
     """Choose a repair and take it back, alone on this root. Raises LockedError, ConfigError, ChrootsyncError."""
-    from chrootsync.cli.fix import recover, root_lock
+    from chrootsync.cli.fix import recover
     from chrootsync.root.write import Writer
 
     now = time.time()
-    with root_lock(stage, wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
+    with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
         _refuse_unusable(stage, memory)
         notes = recover(memory, Writer(stage.root))
         chosen = _chosen(stage, memory, number)
@@ -163,7 +166,16 @@ def _take_back(stage: Scene, number: int | None, wishes: Wishes, shown: Progress
         reports, more = _carry_out(run, chosen)
         made = _made(run, chosen, reports)
         told = told_of(stage, memory, [made])
-        return _Told(history=told, made=made, notes=(*notes, *more, *memory.notes))
+        return _Told(history=told, made=made, notes=(*notes, *more, *memory.notes), until=_held_until(memory, made))
+
+
+def _held_until(memory: Database, made: Repair) -> float | None:
+    """How long what was taken back is held at most; what is in sync again is not."""
+    from chrootsync.model.memory import Spot
+
+    done = [one for one in made.changes if one.outcome.status is Status.REPAIRED]
+    memories = memory.recall([Spot(one.chroot, one.path, one.source) for one in done])
+    return max((one.hold.until for one in memories if one.hold is not None), default=None)
 
 
 def _refuse_unusable(stage: Scene, memory: Database) -> None:
@@ -172,6 +184,9 @@ def _refuse_unusable(stage: Scene, memory: Database) -> None:
         refuse_unreadable(stage, memory)
     except ChrootsyncError as error:
         raise ChrootsyncError(f"nothing can be taken back: {error}") from None
+    if not memory.try_to_write():
+        reason = "; ".join(memory.notes) or "nothing can be written to the state"
+        raise ChrootsyncError(f"nothing can be taken back, since it could not be remembered: {reason}")
 
 
 def _chosen(stage: Scene, memory: Database, number: int | None) -> Repair | str:
@@ -241,7 +256,7 @@ def _carry_out(run: Run, repair: Repair) -> tuple[tuple[InstanceReport, ...], li
     live = run.stage.host.run is not None
     if live:
         records = run.memory.reloads()
-        notes += remember(run, _foreseen(run, repair, records))
+        remember(run, _foreseen(run, repair, records))
     run.shown.say(f"taking back repair {repair.id}")
     reports = take_back(run.task, run.writer, run.memory, run.journal, repair, now=run.now)
     if live:

@@ -11,6 +11,7 @@ from chrootsync import repair as repairing
 from chrootsync.inventory.state import copy_mode
 from chrootsync.model import (
     Chroot,
+    ChrootsyncError,
     Drift,
     Entry,
     FileType,
@@ -162,9 +163,17 @@ def _return(ground: _Ground, chroot: Chroot, instance: Instance, change: Change)
     if found.refusal is None and not _is_as_left(change.after, have, digest):
         reason = "it is not what this repair left there any more; look at the repairs since"
         return replace(found, refusal=f"{reason}, or {FORCE}", firm=have is None and change.before is None)
-    if found.refusal is None and change.package is not None and _is_library(found):
+    if found.refusal is None and change.package is not None and _is_library(found) and not _is_current(ground, found):
         return replace(found, refusal=f"this library belongs to {change.package}; {FORCE} if it has to be")
     return found
+
+
+def _is_current(ground: _Ground, one: _Return) -> bool:
+    """Whether what goes back is what the source is today."""
+    source, before = one.change.source, one.change.before
+    if source is None or before is None:
+        return False
+    return checksum(ground.task.host.root, source, filtered=_is_filtered(one)) == before.sha256
 
 
 def _plain_return(ground: _Ground, instance: Instance, change: Change) -> _Return:
@@ -263,7 +272,9 @@ def _hold(ground: _Ground, instance: Instance, wanted: Sequence[_Return]) -> Non
         until = ground.now + HOLD
         before = one.change.before
         hold = Hold(since=ground.now, until=until, repair=ground.repair.id, source=source, restored=before)
-        ground.memory.hold(instance.chroot, entry.path, hold)
+        if not ground.memory.hold(instance.chroot, entry.path, hold):
+            reason = "; ".join(ground.memory.notes)
+            raise ChrootsyncError(f"nothing was taken back in {instance.name}, since it could not be held: {reason}")
 
 
 def _is_filtered(one: _Return) -> bool:

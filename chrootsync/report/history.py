@@ -322,14 +322,14 @@ def _reload(reload: Reload) -> Iterator[str]:
 # --- What a rollback came to --------------------------------------------------------------------------------------
 
 
-def rollback_summary(history: History, repair: Repair, *, until: float) -> str:
-    """What taking a repair back came to, in sentences; ``until`` is how long what was taken back is held at most."""
+def rollback_summary(history: History, repair: Repair, *, until: float | None) -> str:
+    """What taking a repair back came to, in sentences; ``until`` is how long something is held, None: nothing is."""
     counted = Counter(change.outcome.status for change in repair.changes)
     done, total = counted[Status.REPAIRED], len(repair.changes)
     lines = [f"{done} of {text.plural(total, 'change')} of repair {repair.undoes} taken back."]
     if done + counted[Status.UNKNOWN] < total:
         lines.append("What was not taken back stays as it was, for the reasons above.")
-    if done:
+    if until is not None:
         days = f"{(until - repair.began) / DAY:.0f} days"
         lines += [
             f"What was taken back is held for {days} (until {history.local(until)}), or until its source changes:",

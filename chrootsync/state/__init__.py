@@ -5,7 +5,7 @@ pay for SQLite.
 """
 
 from chrootsync.state.cache import Store
-from chrootsync.state.lock import lock
+from chrootsync.state.lock import is_held, lock
 from chrootsync.state.marker import pending
 
-__all__ = ["Store", "lock", "pending"]
+__all__ = ["Store", "is_held", "lock", "pending"]

@@ -109,6 +109,20 @@ class Database:
         """Whether nothing is remembered of earlier runs."""
         return not self._known or not self._access.reads
 
+    @property
+    def writes(self) -> bool:
+        """Whether anything can be remembered, as far as was seen."""
+        return self._access.writes
+
+    def try_to_write(self) -> bool:
+        """Whether something can be remembered now."""
+        update = "UPDATE roots SET path = path WHERE id = ?"
+
+        def work(connection: sqlite3.Connection) -> bool:
+            return connection.execute(update, (self._root,)).rowcount == 1
+
+        return self._access.write(work, default=False)
+
     def close(self) -> None:
         """End the use of the database, and tell by a file's presence whether something is pending."""
         self._access.write(self._update_marker, None)
@@ -132,9 +146,17 @@ class Database:
         if found:
             self._access.write(lambda connection: recall.record_sources(connection, self._root, found), None)
 
-    def hold(self, chroot: str, path: str, hold: Hold) -> None:
-        """Leave a place alone that was rolled back by hand. It is released by what is settled there afterwards."""
-        self._access.write(lambda connection: recall.hold(connection, self._root, chroot, path, hold), None)
+    def hold(self, chroot: str, path: str, hold: Hold) -> bool:
+        """Leave a place alone that is rolled back by hand; whether that is remembered.
+
+        It is released by what is settled there afterwards, unless that is what the hold says.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            recall.hold(connection, self._root, chroot, path, hold)
+            return True
+
+        return self._access.write(work, default=False)
 
     # --- Reloads --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from chrootsync.model import Reload
+from chrootsync.model import Reload, State
 from chrootsync.model.memory import Change, Repair
 from chrootsync.state.codec import (
     CHANGE_COLUMNS,
@@ -18,6 +18,7 @@ from chrootsync.state.codec import (
     path_out,
     reload_in,
     reload_out,
+    state_in,
     state_out,
     text_in,
     text_out,
@@ -68,7 +69,7 @@ def _take_for_known(connection: sqlite3.Connection, root: int, heading: Heading,
     """What was put is the baseline from now on, and what the source has been; a hold outlives only its own rollback."""
     place = (root, path_out(change.chroot), path_out(change.path))
     rollback = heading.undoes is not None  # what it brings back need never have been the source's
-    if not rollback:
+    if not (rollback and _is_held(connection, place, change.after)):
         connection.execute("DELETE FROM holds WHERE root = ? AND chroot = ? AND path = ?", place)
     if change.after is None:
         connection.execute("DELETE FROM baselines WHERE root = ? AND chroot = ? AND path = ?", place)
@@ -79,6 +80,17 @@ def _take_for_known(connection: sqlite3.Connection, root: int, heading: Heading,
     )
     if change.source is not None and change.after.sha256 is not None and not rollback:
         add_digest(connection, root, change.source, change.after.sha256)
+
+
+def _is_held(connection: sqlite3.Connection, place: tuple[int, bytes, bytes], after: State | None) -> bool:
+    """Whether what was put is what the hold of a place says that is restored there."""
+    row = connection.execute("SELECT restored FROM holds WHERE root = ? AND chroot = ? AND path = ?", place).fetchone()
+    if row is None:
+        return False
+    restored = None if row[0] is None else state_in(row[0])
+    if restored is None or after is None:
+        return restored is after
+    return (restored.type, restored.sha256, restored.target) == (after.type, after.sha256, after.target)
 
 
 def is_news(connection: sqlite3.Connection, root: int, change: Change) -> bool:

@@ -604,9 +604,8 @@ def test_an_empty_root_is_a_clear_answer(tmp_path: Path) -> None:
 def test_another_repair_ends_5(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = tmp_path / "locks"
     locks.mkdir(mode=0o700)
-    monkeypatch.setattr("chrootsync.cli.fix._lock_directory", lambda: str(locks))
-    status = filled.stat()
-    with (locks / f"{status.st_dev}-{status.st_ino}.lock").open("w") as held:
+    monkeypatch.setattr("chrootsync.cli.fix.root_lock", lambda _stage: (str(locks), "one.lock"))
+    with (locks / "one.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         result = check(filled, "--fix", "--wait", "0.2")
     reason = "another repair of this root is under way and did not end within 0.2 seconds"

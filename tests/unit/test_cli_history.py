@@ -459,9 +459,8 @@ def test_json_says_until_when_it_is_held(repaired: Path) -> None:
 def test_another_repair_ends_5(repaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = tmp_path / "locks"
     locks.mkdir(mode=0o700)
-    monkeypatch.setattr("chrootsync.cli.fix._lock_directory", lambda: str(locks))
-    status = repaired.stat()
-    with (locks / f"{status.st_dev}-{status.st_ino}.lock").open("w") as held:
+    monkeypatch.setattr("chrootsync.cli.rollback.root_lock", lambda _stage: (str(locks), "one.lock"))
+    with (locks / "one.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         result = on(repaired, "rollback", "--wait", "0.1")
         assert on(repaired, "history").exit_code == 0

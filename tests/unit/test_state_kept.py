@@ -248,7 +248,7 @@ def test_an_error_leaves_nothing(directory: Path, copy: Make, monkeypatch: pytes
             place = copy(b"x") if step_ != "write" else Place(Path("/etc/os-release"))
             for _ in range(2):
                 assert database.keep(place) is None
-        assert database.notes == [f"{place.path} of a chroot: {NOTE}: No space left on device"]
+        assert database.notes == [f"{place.path} of a chroot: {NOTE}: no space left on device"]
         assert files(directory) == {}
         assert descriptors() == before
         assert database.keep(copy(b"x")) == digest(b"x")
@@ -280,7 +280,7 @@ def test_a_full_disk(tmp_path: Path, copy: Make) -> None:
             with suppress(OSError):
                 (place / "filler").write_bytes(bytes(200 << 10))
             assert journal.keep(large) is None
-            assert database.notes == [f"/etc/0 of a chroot: {NOTE}: No space left on device"]
+            assert database.notes == [f"/etc/0 of a chroot: {NOTE}: no space left on device"]
             assert files(place) == {}
             filler(place)
             assert journal.keep(large) is None

@@ -181,7 +181,7 @@ MADE = {
     "many.txt": lambda: single(ALL, MANY),
     "broken.txt": lambda: single(ALL, BROKEN),
     "rollback.txt": lambda: single(ALL, PARTLY) + rollback_summary(ALL, PARTLY, until=UNTIL),
-    "refused.txt": lambda: single(ALL, REFUSED) + rollback_summary(ALL, REFUSED, until=UNTIL),
+    "refused.txt": lambda: single(ALL, REFUSED) + rollback_summary(ALL, REFUSED, until=None),
     "again.txt": lambda: single(ALL, AGAIN),
     "cut-short.txt": lambda: single(ALL, CUT_SHORT),
     "hostile.txt": lambda: single(ALL, EVIL),
@@ -344,7 +344,7 @@ def test_a_repair_without_a_time_is_listed_all_the_same() -> None:
 
 def test_the_summary_says_what_is_held_only_where_something_is() -> None:
     nothing = repair(0, replace(RESOLVER, outcome=FULL.outcome), undoes=12)
-    said = rollback_summary(history(nothing), nothing, until=UNTIL)
+    said = rollback_summary(history(nothing), nothing, until=None)
     assert said == (
         "0 of 1 change of repair 12 taken back.\nWhat was not taken back stays as it was, for the reasons above.\n"
     )
@@ -354,7 +354,7 @@ def test_the_summary_says_what_is_held_only_where_something_is() -> None:
 
 def test_the_summary_does_not_call_unchanged_what_nobody_knows() -> None:
     unsure = repair(2, back(UNSURE), undoes=1)
-    assert rollback_summary(history(unsure), unsure, until=UNTIL) == "0 of 1 change of repair 1 taken back.\n"
+    assert rollback_summary(history(unsure), unsure, until=None) == "0 of 1 change of repair 1 taken back.\n"
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
