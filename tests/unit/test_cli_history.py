@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -459,7 +460,7 @@ def test_json_says_until_when_it_is_held(repaired: Path) -> None:
 def test_another_repair_ends_5(repaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = tmp_path / "locks"
     locks.mkdir(mode=0o700)
-    monkeypatch.setattr("chrootsync.cli.rollback.root_lock", lambda _stage: (str(locks), "one.lock"))
+    monkeypatch.setattr(sys.modules["chrootsync.cli.rollback"], "root_lock", lambda _stage: (str(locks), "one.lock"))
     with (locks / "one.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         result = on(repaired, "rollback", "--wait", "0.1")
