@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+# They say at the end of a run how much was tried, whichever process tried it.
+pytest_plugins = ["tests.faults.counting", "tests.hostile.counting"]
+
 # A deadline for a single case fails for no reason where cores are shared.
 settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=3000)
