@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from chrootsync.model import RepairError, State
+from chrootsync.model import FileType, RepairError, State
 from chrootsync.root import contents
 from chrootsync.root.files import state_of
 from chrootsync.root.walk import Directory
@@ -65,9 +65,14 @@ class Made:
     acl: bytes | None = None
 
 
+def is_compared(status: os.stat_result, state: State) -> bool:
+    """Whether a status is of the inode that was compared, unchanged to the last nanosecond."""
+    return contents.identity(status) == state.identity or (_is_restless(state) and _is_inode_of(status, state))
+
+
 def is_seen(status: os.stat_result, state: State) -> bool:
     """Whether a status is of the inode that was seen, unchanged; a rename itself may change the ctime."""
-    return (
+    return (_is_restless(state) and _is_inode_of(status, state)) or (
         state.identity is not None
         and contents.identity(status)[:4] == state.identity[:4]
         and _same_metadata(state_of(status), state)
@@ -87,8 +92,19 @@ def refuse_another(made: Made, status: os.stat_result) -> None:
 
 def is_directory_of(status: os.stat_result, state: State) -> bool:
     """Whether a status is of the directory that was seen; what is in it may have changed."""
-    same = state.identity is not None and (status.st_dev, status.st_ino) == state.identity[:2]
-    return same and _same_metadata(state_of(status), state)
+    return _is_inode_of(status, state) and _same_metadata(state_of(status), state)
+
+
+def _is_restless(state: State) -> bool:
+    """Whether somebody else owns a file: to wait until he has done writing would let him hold up the repair for ever.
+
+    What is lost then is what he wrote, and what came out of the swap is kept like any other copy.
+    """
+    return state.type is FileType.FILE and state.uid not in (0, os.geteuid())
+
+
+def _is_inode_of(status: os.stat_result, state: State) -> bool:
+    return state.identity is not None and (status.st_dev, status.st_ino) == state.identity[:2]
 
 
 def _same_metadata(one: State, other: State) -> bool:

@@ -7,6 +7,7 @@ take a step back.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from chrootsync.root.directories import refuse_append_only
 from chrootsync.root.dress import ACCESS_ACL, copy_label, dress, number, strip
 from chrootsync.root.leftovers import Leftover
 from chrootsync.root.read import Root, WalkedChroot
-from chrootsync.root.steps import CHANGED, LeftoverError, Made, Staged, is_inode, is_seen, telling
+from chrootsync.root.steps import CHANGED, LeftoverError, Made, Staged, is_compared, is_inode, is_seen, telling
 from chrootsync.root.swap import exchange, put_new
 from chrootsync.root.walk import NO_NAMES, Directory, inode
 
@@ -214,7 +215,7 @@ class ChrootWriter:
                 return put_new(staged.directory.fd, staged.temporary, staged.name)
             # The ctime tells even of a change whose traces were covered; once it was renamed, it tells no more.
             there = self._status(staged, staged.name)
-            if there is None or contents.identity(there) != staged.before.identity:
+            if there is None or not is_compared(there, staged.before):
                 raise RepairError(staged.path, CHANGED)
             swap = exchange if staged.inode is not None else _take_out
             atomic = swap(staged.directory.fd, staged.temporary, staged.name)
@@ -353,6 +354,7 @@ def _copy(source: Source, fd: int, path: str, pause: Callable[[], None]) -> tupl
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
         before = os.fstat(source.fileno())
+        _refuse_without_room(fd, before.st_size)
         digest = hashlib.sha256()
         limit = before.st_size + 1  # what grows for ever is not read for ever
         for chunk in [source.data] if source.data is not None else contents.chunks(source.fileno(), limit):
@@ -363,6 +365,13 @@ def _copy(source: Source, fd: int, path: str, pause: Callable[[], None]) -> tupl
         if contents.identity(before) == contents.identity(after):
             return after, digest.hexdigest()
     raise RepairError(path, f"{source.path} keeps changing while it is read; run check --fix once it is quiet")
+
+
+def _refuse_without_room(fd: int, size: int) -> None:
+    """Raise OSError where a file would fill the file system to the brim, before it does so for a moment."""
+    room = os.fstatvfs(fd)
+    if size > room.f_bfree * room.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _write(fd: int, data: bytes) -> None:

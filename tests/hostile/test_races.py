@@ -285,6 +285,24 @@ def test_a_copy_that_is_something_else_half_of_the_time_is_never_followed(arena:
 
 
 @needs_root
+def test_whoever_keeps_writing_to_a_copy_of_his_own_does_not_hold_up_its_repair(arena: Arena) -> None:
+    """What he writes meanwhile is lost, and nothing else: his file is taken out as a whole."""
+    arena.tally.add("case")
+    arena.plant({"/etc/conf": OLD})
+    copy = arena.jail / "etc/conf"
+    os.chown(copy, ATTACKER, ATTACKER)
+    fd = os.open(copy, os.O_WRONLY)
+    with meanwhile(lambda: os.write(fd, b"x"), uid=ATTACKER) as racer:
+        while racer.steps < 1000:
+            time.sleep(0.01)
+        assert arena.fix().code == 0
+    os.close(fd)
+    assert copy.read_bytes() == NEW
+    assert copy.stat().st_uid == 0
+    assert arena.check().code == 0
+
+
+@needs_root
 def test_a_source_that_is_a_secret_half_of_the_time_makes_no_secret_readable(arena: Arena) -> None:
     """Whoever owns the directory of a source can have a secret copied; its copy is as secret."""
     arena.tally.add("case")
