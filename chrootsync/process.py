@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from chrootsync import procfs
 from chrootsync.model import Completed, UnreadableError
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ class LiveRunner:
 
     def started(self, pid: int, child: str | None) -> float | None:
         """When the newest child of ``pid`` called ``child``, else it itself, began, in seconds since the epoch."""
-        own = _stat(pid)
+        own = procfs.process(pid)
         if own is None:
             return None
         name = None if child is None else os.fsdecode(os.fsencode(child)[:NAME_LIMIT])
         children = [] if name is None else [one for one in _processes() if one.parent == pid and one.name == name]
         newest = max([own, *children], key=lambda one: one.ticks)
-        return _boot_time() + newest.ticks / os.sysconf("SC_CLK_TCK")
+        return newest.began
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, output: int) -> int | None:
@@ -110,31 +111,7 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-class _Process(NamedTuple):
-    """What proc_pid_stat(5) says of a process: its name, its parent, and its start in clock ticks after boot."""
-
-    name: str
-    parent: int
-    ticks: int
-
-
-def _processes() -> Iterator[_Process]:
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (process := _stat(int(name))) is not None:
+def _processes() -> Iterator[procfs.Process]:
+    for number in procfs.numbers():
+        if (process := procfs.process(number)) is not None:
             yield process
-
-
-def _stat(pid: int) -> _Process | None:
-    """A process; None where it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            head, _, tail = file.read().rpartition(b")")
-    except OSError:
-        return None
-    fields = tail.split()
-    return _Process(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), int(fields[19]))
-
-
-def _boot_time() -> float:
-    """When the machine was booted; /proc/stat tells it in whole seconds only."""
-    return time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -17,18 +17,19 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from chrootsync import procfs
 from chrootsync.model import Drift, PathError, Reader, Source
 
 NEVER_WAIT = ("/etc/resolv.conf", "/etc/hosts")
 """What mail cannot do without, and what a network change may have changed just now. No package brings them in parts."""
 
 RECORD_LOCK = "@hhqqi0q"  # struct flock of fcntl(2): type, whence, start, length, pid
-CLOCK_ERROR = 1.0  # seconds; /proc/stat tells when the machine was booted in whole ones
+CLOCK_ERROR = 1.0  # seconds; in doubt a file waits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +143,7 @@ def _by_existence(file: Source) -> Holders | None:
 
     Where the processes of others are hidden (hidepid of proc(5)), or /proc is not mounted, not even the first is there.
     """
-    numbers = _numbers()
+    numbers = procfs.numbers()
     holders, complete = _writers(file, numbers)
     return holders if holders or not complete or 1 not in numbers else None
 
@@ -200,21 +201,13 @@ LOCKS = (
 # --- Processes ----------------------------------------------------------------------------------------------------
 
 
-class _Process(NamedTuple):
-    """What proc_pid_stat(5) says of a process: its name, its parent, and its start in clock ticks after boot."""
-
-    name: str
-    parent: int
-    ticks: int
-
-
 def _transaction(lock: _Lock, holders: Holders) -> Transaction:
     pid = min(holders, default=None)
-    process = None if pid is None else _stat(pid)
+    process = None if pid is None else procfs.process(pid)
     if process is None:
         return Transaction(manager=lock.manager, lock=lock.path, pid=pid)
     unlisted = lock.unlisted is None or process.name in lock.unlisted
-    began = _boot_time() + process.ticks / os.sysconf("SC_CLK_TCK") if unlisted else None
+    began = process.began if unlisted else None
     return Transaction(manager=lock.manager, lock=lock.path, pid=pid, program=process.name, since=began)
 
 
@@ -222,7 +215,7 @@ def _lineage(pid: int) -> Iterator[int]:
     """A process and its ancestors, as far as they are in the same PID namespace."""
     while pid > 0:
         yield pid
-        process = _stat(pid)
+        process = procfs.process(pid)
         pid = 0 if process is None else process.parent
 
 
@@ -256,23 +249,3 @@ def _writes(descriptor: str, file: Source) -> bool:
             status = os.stat(descriptor)
             return (status.st_dev, status.st_ino) == _place(file)
     return False
-
-
-def _numbers() -> Sequence[int]:
-    return [int(number) for number in os.listdir("/proc") if number.isdigit()]
-
-
-def _stat(pid: int) -> _Process | None:
-    """A process; None where it is gone, or not to be seen."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            head, _, tail = file.read().rpartition(b")")
-    except OSError:
-        return None
-    fields = tail.split()
-    return _Process(os.fsdecode(head.partition(b"(")[2]), int(fields[1]), int(fields[19]))
-
-
-def _boot_time() -> float:
-    with open("/proc/stat", "rb") as file:
-        return next((float(line.split()[1]) for line in file if line.startswith(b"btime ")), 0.0)

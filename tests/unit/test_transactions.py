@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from chrootsync import transactions
+from chrootsync import procfs, transactions
 from chrootsync.model import Drift, Entry, FileType, Kind, Remedy, Severity, State
 from chrootsync.transactions import LOCKS, Transaction, must_wait, name, under_way
 from tests.unit.machine import descriptors, mount, needs_root, with_private_mounts
@@ -250,7 +250,7 @@ def test_a_process_that_ends_meanwhile(root: Path, monkeypatch: pytest.MonkeyPat
     plant(root, {PACMAN: b""})
     with subprocess.Popen(["true"]) as ended:
         pass
-    monkeypatch.setattr(transactions, "_numbers", lambda: [1, ended.pid])
+    monkeypatch.setattr(procfs, "numbers", lambda: [1, ended.pid])
     assert seen(root) == []
     monkeypatch.setattr(transactions, "_flocks", lambda: iter([(ended.pid, (0, 0, 0))]))
     assert seen(root) == []
@@ -406,13 +406,13 @@ def test_rpm_and_apk_list_files_later_than_they_are_in_place(root: Path, path: s
 def test_apt_may_just_be_asking_a_question(
     root: Path, monkeypatch: pytest.MonkeyPatch, called: str, unlisted: bool
 ) -> None:
-    real = transactions._stat
+    real = procfs.process
 
-    def stat(pid: int) -> transactions._Process | None:
+    def stat(pid: int) -> procfs.Process | None:
         process = real(pid)
         return None if process is None else process._replace(name=called)
 
-    monkeypatch.setattr(transactions, "_stat", stat)
+    monkeypatch.setattr(procfs, "process", stat)
     with holding(root, FRONTEND, "record"):
         [found] = under_way(LiveTree(root))
         assert (found.since is not None) is unlisted
