@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 # They say at the end of a run how much was tried, whichever process tried it.
@@ -11,3 +13,6 @@ pytest_plugins = ["tests.faults.counting", "tests.hostile.counting"]
 settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("default")
+
+# A shell starts its background jobs with SIGINT ignored, which would be inherited by all that is tested here.
+signal.signal(signal.SIGINT, signal.default_int_handler)

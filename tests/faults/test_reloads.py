@@ -61,7 +61,8 @@ MACHINE: Tree = {
 @contextmanager
 def machine(root: Path) -> Iterator[Warm]:
     """A chrootsync whose root is another one, with this machine's programs in it."""
-    for path in {"/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/dev", sys.prefix, sys.base_prefix, str(PROJECT)}:
+    places = {"/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/dev", sys.prefix, sys.base_prefix, str(PROJECT)}
+    for path in sorted(places):  # what holds others comes first
         here = root / path.lstrip("/")
         if os.path.islink(path):
             here.symlink_to(os.readlink(path))
