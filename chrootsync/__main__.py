@@ -1,8 +1,19 @@
 """The console script, and ``python -m chrootsync``."""
 
-from chrootsync.cli import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import sys
+
+
+def main() -> None:
+    """Run the command line; an interrupt while it is still being loaded ends like any other."""
+    try:
+        from chrootsync.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

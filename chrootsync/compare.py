@@ -78,7 +78,9 @@ def _judge_contents(entry: Entry, want: State, have: State) -> Drift | None:
     if reason is None:
         return None
     if entry.rule.on_conflict is OnConflict.KEEP:
-        return _drift(entry, Kind.DIFFERS, Remedy.NONE, f"{reason}{KEPT}")
+        wrong = _judge_metadata(entry, want, have)
+        beside = "" if wrong is None else f"; {wrong.reason}: put that right by hand"
+        return _drift(entry, Kind.DIFFERS, Remedy.NONE, f"{reason}{beside}{KEPT}")
     remedy = Remedy.COPY if want.type is FileType.FILE else Remedy.REPLACE
     return _drift(entry, Kind.DIFFERS, remedy, reason)
 
@@ -93,7 +95,8 @@ def _who_changed(drift: Drift, memory: Memory, have: str | None) -> Drift:
     if have in known or written:
         remedy = Remedy.COPY if there.type is FileType.FILE else Remedy.REPLACE
         reason = drift.reason.removesuffix(KEPT)
-        return replace(drift, kind=Kind.OUTDATED, remedy=remedy, reason=f"{reason}; the host's side has changed")
+        why = "the host's side has changed" if have in known else "this is what was written here last"
+        return replace(drift, kind=Kind.OUTDATED, remedy=remedy, reason=f"{reason}; {why}")
     if baseline is not None:
         return replace(drift, kind=Kind.MODIFIED, reason=f"{drift.reason}; this was not written by chrootsync")
     return drift
@@ -112,7 +115,15 @@ def _is_restored(hold: Hold, entry: Entry, sha256: str | None) -> bool:
     if hold.restored is None or there is None:
         return hold.restored is there
     opened = 0 if want is None or want.mode is None else (there.mode or 0) & ~want.mode & 0o077
-    return _is_same(hold.restored, there, sha256) and (there.type is not FileType.FILE or not opened)
+    if there.type is FileType.FILE and (opened or not _has_metadata(there, hold.restored)):
+        return False
+    return _is_same(hold.restored, there, sha256)
+
+
+def _has_metadata(there: State, wanted: State) -> bool:
+    """Whether mode, owner and group are those of a state, as far as it tells."""
+    pairs = ((there.mode, wanted.mode), (there.uid, wanted.uid), (there.gid, wanted.gid))
+    return all(wish is None or found == wish for found, wish in pairs)
 
 
 def _is_too_open(entry: Entry) -> bool:

@@ -14,7 +14,7 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("default")
 
-# A shell starts its background jobs with SIGINT ignored, nohup(1) its command with SIGHUP, and what is tested here would
+# A shell starts its background jobs with SIGINT ignored, nohup(1) its command with SIGHUP; what is tested here would
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -82,6 +83,8 @@ def check(
     shown_as = output.choose(format)
     files = output.targets(report or [])
     where = places(root=root, config=config, rules=rules, state=state)
+    if re.fullmatch(r"[\w.@:-]{1,64}", trigger, re.ASCII) is None:
+        raise ConfigError("--trigger: must be a name of at most 64 letters, digits and any of . _ @ : -")
     if math.isnan(wait):
         raise ConfigError("--wait nan: must be a number of seconds")
     wishes = Wishes(trigger=trigger, reload=not no_reload, force=force, diff=diff, wait=wait)

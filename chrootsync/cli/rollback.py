@@ -73,7 +73,7 @@ def rollback(
     """Take a repair back: each path gets what was there before; reload what that changed.
 
     What was changed since is left alone, and so is the rest of its instance. Afterwards check --fix leaves alone what
-    was taken back: for 7 days, or until its source changes.
+    was taken back: for 7 days, or until its source or the copy itself changes.
 
     Exit status 0: all is taken back; 3: something could not be, and is unchanged; chrootsync --help has the others.
 
@@ -152,11 +152,28 @@ def _said(told: _Told, shown_as: str) -> str:
 
 def _take_back(stage: Scene, number: int | None, wishes: Wishes, shown: Progress) -> _Told:
     """Choose a repair and take it back, alone on this root. Raises LockedError, ConfigError, ChrootsyncError."""
+
+    now = time.time()
+    with lock(*root_lock(stage), wishes.wait):
+        with closing(open_memory(stage, now, write=False)) as memory:  # what is damaged is not set aside by this
+            _refuse_damaged(stage, memory)
+        return _take_back_alone(stage, number, wishes, shown, now)
+
+
+def _refuse_damaged(stage: Scene, memory: Database) -> None:
+    """Raise ChrootsyncError unless the whole history can be read."""
+    memory.repairs(ALL)
+    try:
+        refuse_unreadable(stage, memory)
+    except ChrootsyncError as error:
+        raise ChrootsyncError(f"nothing can be taken back: {error}") from None
+
+
+def _take_back_alone(stage: Scene, number: int | None, wishes: Wishes, shown: Progress, now: float) -> _Told:
     from chrootsync.cli.fix import recover
     from chrootsync.root.write import Writer
 
-    now = time.time()
-    with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
+    with closing(open_memory(stage, now, write=True)) as memory:
         _refuse_unusable(stage, memory)
         notes = recover(memory, Writer(stage.root))
         chosen = _chosen(stage, memory, number)

@@ -268,6 +268,8 @@ class Looker:
         # What was looked at may be what a link leads to, and the link's own mode says nothing.
         if copy is None or copy.state is None or entry.have is None or not (copy.state.mode or 0) & 0o004:
             return entry
+        if entry.have.type is not FileType.FILE:
+            return entry
         return replace(entry, have=replace(entry.have, sha256=self._root.sha256(copy)))
 
 

@@ -104,7 +104,12 @@ def _repair_instance(task: Task, writer: Writer, report: InstanceReport, journal
         done = (one if one.outcome is not None else replace(one, outcome=next(outcomes)) for one in findings)
         return replace(report, findings=tuple(done))
     failed = Outcome(status=Status.FAILED, reason=f"{changing} keeps changing; run check --fix once it is quiet")
-    return replace(report, findings=tuple(replace(finding, outcome=failed) for finding in report.findings))
+    return replace(
+        report,
+        findings=tuple(
+            one if one.drift.remedy is Remedy.NONE else replace(one, outcome=failed) for one in report.findings
+        ),
+    )
 
 
 def _held_back(task: Task, findings: Sequence[Finding]) -> list[Finding]:

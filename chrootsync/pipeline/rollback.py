@@ -110,7 +110,11 @@ def _take_back(ground: _Ground, instance: Instance, changes: Sequence[Change]) -
         return [Finding(drift=one.drift, outcome=failed) for one in returns]
     refused = [one for one in returns if one.refusal is not None and (one.firm or not ground.task.force)]
     wanted = [one for one in returns if one not in refused] if ground.task.force or not refused else []
-    _hold(ground, instance, wanted)
+    try:
+        _hold(ground, instance, wanted)
+    except ChrootsyncError as error:
+        failed = Outcome(status=Status.FAILED, reason=str(error))
+        return [Finding(drift=one.drift, outcome=failed) for one in returns]
     outcomes = _carry_out(ground, instance, [one for one in wanted if not _is_directory_to_remove(one)])
     if all(outcome.status in DONE for outcome in outcomes.values()):
         for one in sorted(wanted, key=lambda one: one.change.path, reverse=True):  # the innermost first
@@ -267,14 +271,18 @@ def _hold(ground: _Ground, instance: Instance, wanted: Sequence[_Return]) -> Non
         source = None
         if entry.source is not None:
             source = checksum(root, entry.source, filtered=_is_filtered(one))
-        if one.change.before is not None and source is not None and one.change.before.sha256 == source:
+        before, until = one.change.before, ground.now + HOLD
+        if (
+            before is not None
+            and source is not None
+            and before.sha256 == source
+            and one.change.kind is not Kind.METADATA
+        ):
             continue  # it will be in sync
-        until = ground.now + HOLD
-        before = one.change.before
-        hold = Hold(since=ground.now, until=until, repair=ground.repair.id, source=source, restored=before)
+        hold = Hold(since=ground.now, until=until, repair=ground.repair.id, source=source, restored=entry.want)
         if not ground.memory.hold(instance.chroot, entry.path, hold):
             reason = "; ".join(ground.memory.notes)
-            raise ChrootsyncError(f"nothing was taken back in {instance.name}, since it could not be held: {reason}")
+            raise ChrootsyncError(f"left as it is, since it could not be remembered that it is held: {reason}")
 
 
 def _is_filtered(one: _Return) -> bool:

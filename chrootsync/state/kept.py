@@ -17,6 +17,7 @@ from chrootsync.state.private import is_private
 
 NAME = "kept"
 NEW = "new-"
+ASIDE = "state.db.bad-"
 CHUNK = 128 << 10
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
@@ -66,7 +67,7 @@ class Keeper:
         return None
 
     def path(self, sha256: str) -> str | None:
-        """Where contents are kept; None where they are gone, or are not what they were."""
+        """Where contents are kept, and stay until this run ends; None where they are gone, or not what they were."""
         if self._directory is None or not is_private(self._directory) or CHECKSUM.fullmatch(sha256) is None:
             return None
         path = _path(self._directory, sha256)
@@ -75,7 +76,10 @@ class Keeper:
         except OSError:
             return None
         try:
-            return path if _checksum(fd, os.fstat(fd).st_size) == sha256 else None
+            if _checksum(fd, os.fstat(fd).st_size) != sha256:
+                return None
+            self._mine.add(path)
+            return path
         except OSError:
             return None
         finally:
@@ -85,6 +89,8 @@ class Keeper:
         """Remove everything but the contents that are wanted, also what runs that were cut short left."""
         if self._directory is None:
             return
+        if any(name.startswith(ASIDE) for name in _names(os.path.dirname(self._directory))):
+            return  # a database that was set aside may be mended, and refer to what this one knows nothing of
         paths = {_path(self._directory, sha256) for sha256 in wanted}
         with suppress(OSError):
             for path in _files(self._directory):
@@ -111,7 +117,8 @@ class Keeper:
         sha256 = _checksum(fd, status.st_size)
         path = _path(directory, sha256)
         if self._has(path, status.st_size):
-            os.utime(path)
+            if path not in self._mine:  # what is about to be put back must stay as it was looked at
+                os.utime(path)
         else:
             self._make_room(status.st_size)
             sha256 = self._write(directory, fd, status.st_size)
@@ -229,3 +236,10 @@ def _write_all(fd: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []

@@ -137,7 +137,7 @@ def written(sha256: str) -> Baseline:
         (Memory(), Kind.DIFFERS, REASON),
         (Memory(digests=frozenset({NEW})), Kind.DIFFERS, REASON),
         (Memory(digests=frozenset({OLD, NEW})), Kind.OUTDATED, f"{REASON}; the host's side has changed"),
-        (Memory(baseline=written(OLD)), Kind.OUTDATED, f"{REASON}; the host's side has changed"),
+        (Memory(baseline=written(OLD)), Kind.OUTDATED, f"{REASON}; this is what was written here last"),
         (Memory(baseline=written(NEW)), Kind.MODIFIED, f"{REASON}; this was not written by chrootsync"),
     ],
 )

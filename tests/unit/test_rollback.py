@@ -32,6 +32,7 @@ class Host:
     def __init__(self, base: Path) -> None:
         self.root = base / "root"
         self.state = base / "state"
+        self.quota = 1 << 20
         self.root.mkdir(mode=0o755)
         grow(self.root, {"/etc/hosts": b"new\n", "/etc/services": b"new services\n", "/jail/one": None})
 
@@ -40,7 +41,7 @@ class Host:
         """A task with its memory."""
         with (
             task(self.root, rules) as (work, writer),
-            closing(open_database(str(self.state), str(self.root), write=True, now=now)) as memory,
+            closing(open_database(str(self.state), str(self.root), write=True, now=now, quota=self.quota)) as memory,
         ):
             yield replace(work, memory=memory), writer, memory
 
@@ -221,3 +222,36 @@ def test_a_copy_that_no_rule_needs_any_more_can_still_be_taken_back(stale: Host)
     outcomes = stale.take_back(only_services)
     assert outcomes["/etc/hosts"] == "repaired"
     assert stale.path("/etc/hosts").read_bytes() == b"an older one\n"
+
+
+def test_a_mode_is_put_back_and_held(host: Host) -> None:
+    host.fix()
+    host.path("/etc/hosts").chmod(0o600)
+    host.fix()
+    assert host.take_back() == {"/etc/hosts": "repaired"}
+    assert stat.S_IMODE(host.path("/etc/hosts").stat().st_mode) == 0o600
+    assert host.check() == {"/etc/hosts": "held"}
+    host.path("/etc/hosts").chmod(0o400)
+    assert host.check() == {"/etc/hosts": "metadata"}
+
+
+def test_a_link_in_the_place_of_a_file_is_put_back_and_held(host: Host) -> None:
+    host.fix()
+    grow(host.root, {"/jail/one/etc/other": b"other\n"})
+    host.path("/etc/hosts").unlink()
+    host.path("/etc/hosts").symlink_to("other")
+    host.fix()
+    assert host.take_back() == {"/etc/hosts": "repaired"}
+    assert host.check() == {"/etc/hosts": "held"}
+
+
+def test_what_is_put_back_does_not_go_for_want_of_room(host: Host) -> None:
+    """What the rollback replaces is not kept then; what it restores must be."""
+    host.quota = 40
+    host.fix()
+    host.path("/etc/hosts").write_bytes(b"an administrator's own, long\n")
+    host.fix()
+    (host.root / "etc/hosts").write_bytes(b"a source as long as that other\n")
+    host.fix()
+    assert host.take_back(number=2, force=True) == {"/etc/hosts": "repaired"}
+    assert host.path("/etc/hosts").read_bytes() == b"an administrator's own, long\n"
