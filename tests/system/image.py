@@ -245,7 +245,7 @@ def managers(below: Path) -> Path:
     target = cache() / f"managers-{digest(below.name, FETCH, script, *MANAGERS)}"
     with once(target) as work:
         if work is not None:
-            mirror = (mirrors() or ["http://deb.debian.org/debian"])[0]
+            mirror = (below / "etc/apt/sources.list").read_text().split()[1]  # where debootstrap had it from
             with tempfile.TemporaryDirectory() as folder:
                 fetch = ["sh", "-euc", FETCH, "fetch", str(below), mirror, SUITE, folder, *MANAGERS]
                 build(confined(*fetch), timeout=300)
