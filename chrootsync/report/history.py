@@ -276,8 +276,9 @@ def _side(history: History, change: Change, what: State | None) -> str:
         parts.append(text.plural(what.size, "byte"))
     if what.mode is not None and what.type is not FileType.LINK and (other is None or other.mode != what.mode):
         parts.append(f"mode {text.mode(what.mode)}")
-    owner = (what.uid, what.gid)
-    if owner != ((0, 0) if other is None else (other.uid, other.gid)) and owner != (None, None):
+    usual = (0, 0) if other is None else (other.uid, other.gid)
+    pairs = zip((what.uid, what.gid), usual, strict=True)
+    if any(one != another and None not in (one, another) for one, another in pairs):
         parts.append(f"owner {_name(history.owners, what.uid)}:{_name(history.groups, what.gid)}")
     if what.sha256 is not None and public(change):
         parts.append(f"sha256 {text.clean(what.sha256[:12])}")

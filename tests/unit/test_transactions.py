@@ -212,6 +212,7 @@ def test_a_lock_that_has_two_paths_is_told_once(root: Path) -> None:
         assert seen(root) == expected
 
 
+@needs_root  # who else has a file open, only root can see
 @pytest.mark.parametrize("what", [None, b"", b"4711\n"])
 def test_a_file_that_pacman_left_behind_is_no_lock(root: Path, what: bytes | None) -> None:
     if what is None:
@@ -223,6 +224,7 @@ def test_a_file_that_pacman_left_behind_is_no_lock(root: Path, what: bytes | Non
         assert seen(root) == [], "a backup that reads it"
 
 
+@needs_root  # who else has a file open, only root can see
 def test_a_file_of_the_same_name_elsewhere_is_another_lock(root: Path) -> None:
     plant(root, {PACMAN: b"", "/srv/db.lck": b"", "/srv/lock": b""})
     with holding(root, "/srv/db.lck", "open"), holding(root, "/srv/lock", "flock"):
@@ -246,6 +248,7 @@ def test_a_pacman_that_cannot_be_seen_counts_as_at_work(
     assert (found.manager, found.pid, found.program) == ("pacman", None, None)
 
 
+@needs_root  # who else has a file open, only root can see
 def test_a_process_that_ends_meanwhile(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(root, {PACMAN: b""})
     with subprocess.Popen(["true"]) as ended:
