@@ -29,7 +29,10 @@ DAY = 86400.0
 UNDER_WAY = 3600.0  # a plan of the last hour may be one that another run is carrying out
 LARGEST = 2**63 - 1
 
-_ADD_CHANGE = f"INSERT INTO changes (repair, root, {CHANGE_COLUMNS}) VALUES (?, ?, {CHANGE_VALUES})"  # noqa: S608
+_ADD_CHANGE = (
+    f"INSERT INTO changes (repair, root, {CHANGE_COLUMNS}) "  # noqa: S608 -- names of columns
+    f"VALUES (?, ?, {CHANGE_VALUES})"
+)
 _CHANGES = f"SELECT {CHANGE_COLUMNS} FROM changes WHERE repair = ? ORDER BY id"  # noqa: S608 -- names of columns
 
 
