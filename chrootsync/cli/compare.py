@@ -107,8 +107,8 @@ def root_lock(stage: Scene) -> tuple[str, str]:
 
     It is /run/chrootsync for root; whoever else repairs an image of his own has his own place.
     """
-    status = os.stat(stage.root.path)
-    name = f"{status.st_dev}-{status.st_ino}.lock"
+    device, inode = stage.root.inode
+    name = f"{device}-{inode}.lock"
     if os.geteuid() == 0:
         return "/run/chrootsync", name
     import tempfile

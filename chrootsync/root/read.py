@@ -132,10 +132,12 @@ class Root:
             raise failure(path, error) from None
         try:
             self._status = os.fstat(fd)
-            self.live = os.path.samestat(self._status, os.stat("/"))
+            self._own = os.stat("/")
         except OSError as error:
             os.close(fd)
             raise failure(path, error) from None
+        self.live = os.path.samestat(self._status, self._own)
+        self.inode = (self._status.st_dev, self._status.st_ino)
         self.owners = frozenset({0, os.geteuid()})
         self._pool = Pool()
         base = Directory(fd, "/", self._status)
@@ -191,7 +193,11 @@ class Root:
 
         Raises UnsafeError where another directory is there than when it was first walked to.
         """
-        base = Directory(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "/", self._status)
+        try:
+            fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise failure(self.path, error) from None
+        base = Directory(fd, "/", self._status)
         walker = Walker(base, only_trusted(self.owners), self._pool)
         try:
             return self._enter(path, walker, mount_points())
@@ -202,7 +208,7 @@ class Root:
         only_trusted(self.owners)("/", self._status)
         way = trusting.visit(path)
         status = status_of(way.fd, path)
-        if os.path.samestat(status, self._status) or os.path.samestat(status, os.stat("/")):
+        if any(os.path.samestat(status, root) for root in (self._status, self._own)):
             raise UnsafeError(path, "is the root itself; a chroot must be a directory of its own")
         if self._entered.setdefault(path, way.inode) != way.inode:
             raise UnsafeError(path, "another directory is there than when it was compared; run check --fix once more")
