@@ -32,8 +32,10 @@ def prepare() -> None:
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # A path may hold what the locale's encoding has no character for; that must not end a report.
-            stream.reconfigure(errors="backslashreplace")
+            # A path may hold what the locale's encoding has no character for; that must not end a report. What a broken
+            # stream says to that, it says again when it is written to.
+            with suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     _allow_many_files()
 
 
