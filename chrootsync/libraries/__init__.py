@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from chrootsync.libraries.inputs import Inputs, unchanged
-from chrootsync.model import Cache, Libc, Library, LibrarySet, Reader, Unresolved
+from chrootsync.model import Cache, Libc, Library, LibrarySet, ModuleSocket, Reader, Unresolved
 
-FORMAT = "1"
+FORMAT = "2"
 """Changes whenever the cached values, or the way they are worked out, do."""
 
 Result = TypeVar("Result")
@@ -25,7 +25,7 @@ def nss_modules(reader: Reader, databases: Sequence[str]) -> Mapping[str, tuple[
     """
     from chrootsync.libraries import nsswitch
 
-    return nsswitch.modules(Inputs(reader), databases)
+    return nsswitch.modules(nsswitch.read(Inputs(reader)), databases)
 
 
 def libc(reader: Reader, cache: Cache) -> Libc:
@@ -78,6 +78,23 @@ def providers(reader: Reader, names: Sequence[str]) -> dict[str, str]:
     return closure.providers(Inputs(reader), names)
 
 
+def mapped(reader: Reader, cache: Cache, command: str) -> frozenset[str]:
+    """The libraries that a program has mapped once it runs, by the names under which others need them.
+
+    That is what the loader maps at the start, the C library and the loader itself included: a copy of one of these in
+    a chroot that the program enters later is never opened. What it opens by itself before that, as Postfix its tables'
+    and OpenSSL its engines' libraries, is not told. Empty for what is missing, linked statically, or no program.
+    Raises UnreadableError.
+    """
+
+    def work_out(inputs: Inputs) -> frozenset[str]:
+        from chrootsync.libraries import closure
+
+        return closure.mapped(inputs, command)
+
+    return _remembered(reader, cache, ("mapped", command), work_out, sorted, _decode_names)
+
+
 def _remembered(
     reader: Reader,
     cache: Cache,
@@ -113,16 +130,25 @@ def _decode_libc(value: object) -> Libc:
 
 
 def _encode_set(value: LibrarySet) -> object:
-    libraries = [[library.path, library.source, library.because] for library in value.libraries]
-    return [libraries, [[missing.name, missing.because] for missing in value.unresolved]]
+    libraries = [[library.path, library.source, *library.chain] for library in value.libraries]
+    sockets = [[one.path, one.advice, "y" if one.falls_through else "", *one.chain] for one in value.sockets]
+    return [libraries, [[missing.name, missing.because] for missing in value.unresolved], sockets]
 
 
 def _decode_set(value: object) -> LibrarySet:
-    libraries, unresolved = (tuple(map(_texts, _list(part))) for part in _list(value))
+    libraries, unresolved, sockets = (tuple(map(_texts, _list(part))) for part in _list(value))
     return LibrarySet(
-        libraries=tuple(Library(path=path, source=source, because=why) for path, source, why in libraries),
+        libraries=tuple(Library(path=path, source=source, chain=tuple(chain)) for path, source, *chain in libraries),
         unresolved=tuple(Unresolved(name=name, because=why) for name, why in unresolved),
+        sockets=tuple(
+            ModuleSocket(path=path, advice=advice, falls_through=through == "y", chain=tuple(chain))
+            for path, advice, through, *chain in sockets
+        ),
     )
+
+
+def _decode_names(value: object) -> frozenset[str]:
+    return frozenset(_texts(value))
 
 
 def _list(value: object) -> list[object]:

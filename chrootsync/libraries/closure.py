@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import count
 
-from chrootsync.libraries import nsswitch
+from chrootsync.libraries import nsswitch, sockets
 from chrootsync.libraries.elf import BadElfError
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
 from chrootsync.libraries.loader import CACHE, Loaded, Loader, load
-from chrootsync.model import Libc, Library, LibrarySet, Unresolved
+from chrootsync.model import ARROW, Libc, Library, LibrarySet, ModuleSocket, Unresolved
 
 # Every daemon has mapped these two before it calls chroot, and the loader never maps a second copy of either.
 ALWAYS_MAPPED = re.compile(r"libc\.so\.6(\.1)?|ld-linux.*\.so\.\d|ld64\.so\.\d|ld\.so\.1|linux-vdso\.so\.1")
@@ -24,7 +26,11 @@ GLIBC_SYMBOLS = re.compile(rb"GLIBC_(2\.\d+)\0")
 MUSL_VERSION = re.compile(rb"\0(\d+\.\d+\.\d+)(?:-git[^\0]*)?\0")
 MUSL_LOADER = re.compile(r"ld-musl-.*\.so\.1")
 
+# No chroot comes near these; files that are made to keep a check busy do.
 MAX_LIBRARIES = 1000
+MAX_UNRESOLVED = 100
+MAX_LOOKUPS = 20_000
+MAX_CHAIN = 40
 
 
 def libc(inputs: Inputs) -> Libc:
@@ -71,16 +77,42 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def modules(inputs: Inputs, databases: Sequence[str]) -> LibrarySet:
     """What the modules need that nsswitch.conf names for some databases. Raises UnreadableError."""
-    named = nsswitch.modules(inputs, databases)
     loader = load(inputs)
     here = _libc(loader)
     if here.name == "musl":
         return LibrarySet()  # it has no modules
-    if here.version and _numbers(here.version) >= BUILT_IN_SINCE:
-        named = {module: users for module, users in named.items() if module not in BUILT_IN}
-    wanted = [(f"libnss_{module}.so.2", f"nsswitch.conf {', '.join(users)}") for module, users in named.items()]
+    version = _numbers(here.version) if here.version else None
+    built_in = BUILT_IN if version and version >= BUILT_IN_SINCE else frozenset[str]()
+    lines = nsswitch.read(inputs, version)
+    named = nsswitch.modules(lines, databases)
+    wanted = {module: f"nsswitch.conf {', '.join(users)}" for module, users in named.items() if module not in built_in}
     # A module that is not installed needs nothing: the host itself does without and asks the next one.
-    return _closure(loader, wanted, required=False)
+    needed = _Closure(loader).follow([(_file(module), why) for module, why in wanted.items()], required=False)
+    installed = {module: library for module in wanted if (library := _found(loader, _file(module))) is not None}
+    talking = {module: path for module, library in installed.items() if (path := _socket(inputs, module, library))}
+    working = (built_in | installed.keys()) - talking.keys()
+    told = {module: sockets.silent(module, named[module], lines, working) for module in talking}
+    return replace(
+        needed,
+        sockets=tuple(
+            ModuleSocket(
+                path=path,
+                chain=(_file(module), wanted[module]),
+                falls_through=told[module].falls_through,
+                advice=told[module].advice,
+            )
+            for module, path in talking.items()
+        ),
+    )
+
+
+def _file(module: str) -> str:
+    return f"libnss_{module}.so.2"
+
+
+def _socket(inputs: Inputs, module: str, library: Loaded) -> str | None:
+    """The socket that an installed module talks to; only the files of those that may talk to one are read again."""
+    return sockets.socket_of(module, _bytes(inputs, library.path)) if module in sockets.TALKERS else None
 
 
 def libraries(inputs: Inputs, names: Sequence[str]) -> LibrarySet:
@@ -88,35 +120,59 @@ def libraries(inputs: Inputs, names: Sequence[str]) -> LibrarySet:
     loader = load(inputs)
     if _libc(loader).name == "musl":
         return LibrarySet()
-    return _closure(loader, [(name, "") for name in names], required=True)
+    return _Closure(loader).follow([(name, "") for name in names], required=True)
 
 
-def _closure(loader: Loader, wanted: Iterable[tuple[str, str]], *, required: bool) -> LibrarySet:
+class _Closure:
     """Everything that is wanted with all that it needs, breadth first as the loader goes."""
-    found: dict[str, Library] = {}
-    unresolved: dict[str, Unresolved] = {}
-    queue: deque[tuple[str, Loaded | None, str]] = deque((name, None, why) for name, why in wanted)
-    by_cache: Library | None = None
-    while queue and len(found) < MAX_LIBRARIES:
-        name, by, why = queue.popleft()
-        because = f"{name.rpartition('/')[2]} ← {why}" if why else name
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._found: dict[str, Library] = {}
+        self._unresolved: dict[str, Unresolved] = {}
+        self._queue: deque[tuple[str, Loaded | None, tuple[str, ...]]] = deque()
+        self._by_cache: Library | None = None
+
+    def follow(self, wanted: Iterable[tuple[str, str]], *, required: bool) -> LibrarySet:
+        """What names come to, each with why it is wanted; one that the host lacks is told if it is ``required``."""
+        self._queue.extend((name, None, (why,) if why else ()) for name, why in wanted)
+        for lookups in count():
+            if not self._queue:
+                break
+            name, by, why = self._queue.popleft()
+            chain = (name.rpartition("/")[2] if why else name, *why)
+            if lookups >= MAX_LOOKUPS or len(self._found) >= MAX_LIBRARIES or len(self._unresolved) >= MAX_UNRESOLVED:
+                self._miss(name, chain, "no more is followed, since no chroot needs that much")
+                break
+            self._look(name, by, chain, required=required or by is not None)
+        if self._by_cache:  # only by the cache does the loader inside the chroot find what is outside its directories
+            self._found.setdefault(CACHE, self._by_cache)
+        return LibrarySet(libraries=tuple(self._found.values()), unresolved=tuple(self._unresolved.values()))
+
+    def _look(self, name: str, by: Loaded | None, chain: tuple[str, ...], *, required: bool) -> None:
         try:
-            library = loader.find(name, by)
+            library = self._loader.find(name, by)
         except BadElfError as error:
-            unresolved.setdefault(name, Unresolved(name=name, because=f"{because}: {error}"))
-            continue
+            self._miss(name, chain, str(error))
+            return
         if library is None:
-            if by is not None or required:
-                reason = "not in the loader's cache and directories on the host"
-                unresolved.setdefault(name, Unresolved(name=name, because=f"{because}: {reason}"))
-        elif library.place not in found and loader.layout.keeps(name):
-            found[library.place] = Library(path=library.place, source=library.path, because=because)
-            if library.cached:
-                by_cache = by_cache or Library(path=CACHE, source=CACHE, because=f"ld.so.cache ← {because}")
-            queue.extend((need, library, because) for need in library.elf.needed if not ALWAYS_MAPPED.fullmatch(need))
-    if by_cache:  # only through the cache does the loader inside the chroot find a library outside its directories
-        found.setdefault(CACHE, by_cache)
-    return LibrarySet(libraries=tuple(found.values()), unresolved=tuple(unresolved.values()))
+            if required:
+                self._miss(name, chain, "not in the loader's cache and directories on the host")
+        elif library.place not in self._found and self._loader.layout.keeps(name):
+            self._take(library, chain)
+
+    def _take(self, library: Loaded, chain: tuple[str, ...]) -> None:
+        self._found[library.place] = Library(path=library.place, source=library.path, chain=chain)
+        if library.cached and self._by_cache is None:
+            self._by_cache = Library(path=CACHE, source=CACHE, chain=("ld.so.cache", *chain))
+        if len(chain) > MAX_CHAIN:
+            self._miss(library.name, chain, "what it needs is not followed, since no library needs such a chain")
+            return
+        needed = (need for need in library.elf.needed if not ALWAYS_MAPPED.fullmatch(need))
+        self._queue.extend((need, library, chain) for need in needed)
+
+    def _miss(self, name: str, chain: tuple[str, ...], reason: str) -> None:
+        self._unresolved.setdefault(name, Unresolved(name=name, because=f"{ARROW.join(chain)}: {reason}"))
 
 
 def providers(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
@@ -124,7 +180,9 @@ def providers(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
     loader = load(inputs)
     found: dict[str, str] = {}
     queue: deque[tuple[str, Loaded | None]] = deque((name, None) for name in names)
-    while queue and len(found) < MAX_LIBRARIES:
+    for _ in range(MAX_LOOKUPS):
+        if not queue or len(found) >= MAX_LIBRARIES:
+            break
         name, by = queue.popleft()
         if name in found:
             continue
@@ -136,3 +194,9 @@ def providers(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
             found[name] = library.path
             queue.extend((need, library) for need in library.elf.needed)
     return found
+
+
+def mapped(inputs: Inputs, command: str) -> frozenset[str]:
+    """The names under which the loader maps libraries when a program starts; none for what is no such program."""
+    program = inputs.resolve(command)  # what $ORIGIN stands for
+    return frozenset() if program is None else frozenset(providers(inputs, [program])) - {program}

@@ -1,7 +1,7 @@
-"""What the dynamic loader wants to know of an ELF file: elf(5), read with pyelftools.
+"""What the dynamic loader wants to know of an ELF file: elf(5); its headers are read with pyelftools.
 
-Only the tables of symbols and versions are read by hand: pyelftools takes a hundred times as long for the former, and
-finds the latter by section headers alone, which the loader never looks at.
+The rest is read by hand. For symbols, pyelftools takes a hundred times as long; versions it finds by section headers
+alone, which the loader never looks at; and a dynamic section or a text without an end keeps it busy for minutes.
 """
 
 from __future__ import annotations
@@ -9,21 +9,42 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from itertools import islice, repeat, takewhile
 from typing import Any, Literal, NamedTuple
 
 PROGRAM_HEADER_SIZE = {32: 32, 64: 56}
 MAX_PROGRAM_HEADERS = 512
 MAX_TAGS = 4096
 MAX_STRING = 4096
-MAX_EMPTY = 2
+MAX_FILE_NAME = 255
 MAX_SYMBOLS = 1 << 20
 MAX_VERSIONS = 1 << 16
 MAX_NAME = 1 << 16
 MAX_NAMES = 128 << 20
-TEXTS = {"DT_NEEDED": "needed", "DT_RPATH": "rpath", "DT_RUNPATH": "runpath", "DT_SONAME": "soname"}
+DT_NEEDED, DT_STRTAB, DT_RPATH, DT_RUNPATH = 1, 5, 15, 29
+
+# The tags that are no texts, by their names in elf.h; MIPS has one of its own among its numbers.
+TAGS = {
+    2: "DT_PLTRELSZ",
+    4: "DT_HASH",
+    5: "DT_STRTAB",
+    6: "DT_SYMTAB",
+    7: "DT_RELA",
+    8: "DT_RELASZ",
+    17: "DT_REL",
+    18: "DT_RELSZ",
+    20: "DT_PLTREL",
+    23: "DT_JMPREL",
+    0x6FFFFEF5: "DT_GNU_HASH",
+    0x6FFFFFF0: "DT_VERSYM",
+    0x6FFFFFFB: "DT_FLAGS_1",
+    0x6FFFFFFC: "DT_VERDEF",
+    0x6FFFFFFE: "DT_VERNEED",
+}
+MIPS = 8
+MIPS_TAGS = {0x70000011: "DT_MIPS_SYMTABNO"}
 DF_1_NODEFLIB = 0x800
 EF_ARM_ABI_FLOAT_HARD = 0x400
 SHN_UNDEF, SHN_ABS = 0, 0xFFF1
@@ -99,67 +120,69 @@ def _order(code: int) -> Literal["little", "big"] | None:
 def parse(data: bytes) -> Elf:
     """What a shared library or program says to the loader. Raises BadElfError, whatever the file holds."""
     made_for = machine(data)
-    data = _without_sections(data, made_for)
+    head = _head(data, made_for)
     # Imported here: a host in sync needs no ELF reader, and it would double the time that such a check takes.
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError
 
     try:
-        return _read(data, made_for)
+        return _read(data, head, made_for)
     except (ELFError, ConstructError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
         raise BadElfError("is a damaged ELF file") from error
     except (AssertionError, StopIteration, EOFError) as error:
         raise BadElfError("is a damaged ELF file") from error
 
 
-def _without_sections(data: bytes, made_for: Machine) -> bytes:
-    """The file with its section table struck out of the header, once the header is found to be sane.
+def _head(data: bytes, made_for: Machine) -> bytes:
+    """The ELF header with the program headers behind it, once it is found to be sane; sections are struck out of it.
 
     The loader never looks at sections, and a forged count of them would keep the ELF reader busy for hours.
     """
     wide = made_for.bits == 64
-    offset, size = (40, 8) if wide else (32, 4)
+    place, sections, size = (32, 40, 8) if wide else (28, 32, 4)
     tail = 54 if wide else 42  # e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
-    if len(data) < tail + 10:
+    length = tail + 10
+    if len(data) < length:
         raise BadElfError("is a truncated ELF file")
     entry_size = int.from_bytes(data[tail : tail + 2], made_for.order)
     count = int.from_bytes(data[tail + 2 : tail + 4], made_for.order)
     if entry_size != PROGRAM_HEADER_SIZE[made_for.bits] or not 0 < count <= MAX_PROGRAM_HEADERS:
         raise BadElfError("has a broken ELF header")
-    head = bytearray(data[: tail + 10])
-    head[offset : offset + size] = bytes(size)
-    head[tail + 4 : tail + 10] = bytes(6)
-    return bytes(head) + data[tail + 10 :]
+    start = int.from_bytes(data[place : place + size], made_for.order)
+    table = data[start : start + count * entry_size]
+    if len(table) < count * entry_size:
+        raise BadElfError("is a truncated ELF file")
+    head = bytearray(data[:length])
+    head[place : place + size] = length.to_bytes(size, made_for.order)
+    head[sections : sections + size] = bytes(size)
+    head[tail + 4 :] = bytes(6)
+    return bytes(head) + table
 
 
-def _read(data: bytes, made_for: Machine) -> Elf:
+def _read(data: bytes, head: bytes, made_for: Machine) -> Elf:
     from elftools.elf.elffile import ELFFile
 
-    file = ELFFile(io.BytesIO(data))
+    file = ELFFile(io.BytesIO(head))
     if file.header["e_type"] not in {"ET_DYN", "ET_EXEC"}:
         raise BadElfError("is neither a shared library nor a program")
-    texts: dict[str, list[str]] = {}
-    numbers: dict[str, int] = {}
-    loads: list[Load] = []
-    interpreter = None
-    segment: Any
-    for segment in file.iter_segments():
-        kind = segment.header["p_type"]
-        if kind == "PT_LOAD":
-            loads.append(_load(segment.header, len(data)))
-        elif kind == "PT_INTERP":
-            interpreter = _text(segment.get_interp_name())
-        elif kind == "PT_DYNAMIC" and not numbers:
-            texts, numbers = _tags(segment)
+    headers: list[Any] = [segment.header for segment in file.iter_segments()]
+    kinds = {header["p_type"]: header for header in headers}  # the loader takes the last of a kind, too
+    loads = tuple(_load(header, len(data)) for header in headers if header["p_type"] == "PT_LOAD")
+    interpreter = kinds.get("PT_INTERP")
+    dynamic = kinds.get("PT_DYNAMIC")
+    tags = _tags(data, dynamic["p_offset"], made_for) if dynamic else []
+    names = TAGS | MIPS_TAGS if made_for.number == MIPS else TAGS
+    numbers = {names[tag]: value for tag, value in tags if tag in names}
+    texts = _texts(data, tags, loads)
     return Elf(
         machine=made_for,
         hard_float=bool(file.header["e_flags"] & EF_ARM_ABI_FLOAT_HARD),
-        needed=tuple(texts.get("DT_NEEDED", ())),
-        rpath=next(iter(texts.get("DT_RPATH", ())), ""),
-        runpath=next(iter(texts.get("DT_RUNPATH", ())), None),
+        needed=tuple(map(_file_name, texts.get(DT_NEEDED, ()))),
+        rpath=next(iter(texts.get(DT_RPATH, ())), ""),
+        runpath=next(iter(texts.get(DT_RUNPATH, ())), None),
         default_directories=not numbers.get("DT_FLAGS_1", 0) & DF_1_NODEFLIB,
-        interpreter=interpreter,
-        loads=tuple(loads),
+        interpreter=_text(data, interpreter["p_offset"]) if interpreter else None,
+        loads=loads,
         numbers=numbers,
     )
 
@@ -171,32 +194,46 @@ def _load(header: Any, length: int) -> Load:
     return found
 
 
-def _tags(segment: Any) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """The tags of a dynamic segment: the texts that matter here, and the numbers, of which the last one counts."""
-    texts: dict[str, list[str]] = {}
-    numbers: dict[str, int] = {}
-    last = ""
-    empty = 0
-    for tag in islice(segment.iter_tags(), MAX_TAGS):
-        last = str(tag.entry.d_tag)
-        if last in TEXTS:
-            text = _text(getattr(tag, TEXTS[last]))
-            texts.setdefault(last, []).append(text)
-            empty += not text
-        else:
-            numbers[last] = int(tag.entry.d_val)
-        if empty > MAX_EMPTY:  # the ELF reader gives these for a table without an end, after reading all of the file
-            raise BadElfError("has a broken string table")
-    if last != "DT_NULL":
+def _tags(data: bytes, start: int, made_for: Machine) -> list[tuple[int, int]]:
+    """The entries of a dynamic section up to the one that ends it."""
+    row = struct.Struct(("<" if made_for.order == "little" else ">") + ("QQ" if made_for.bits == 64 else "II"))
+    count = min(MAX_TAGS, max(len(data) - start, 0) // row.size)
+    rows = row.iter_unpack(memoryview(data)[start : start + count * row.size])
+    tags: list[tuple[int, int]] = list(takewhile(lambda entry: entry[0] != 0, rows))
+    if len(tags) == count:
         raise BadElfError("has a dynamic section without an end")
-    return texts, numbers
+    return tags
 
 
-def _text(value: str | bytes) -> str:
-    text = os.fsdecode(value)
-    if len(text) > MAX_STRING or "\0" in text:
+def _texts(data: bytes, tags: Sequence[tuple[int, int]], loads: Sequence[Load]) -> dict[int, list[str]]:
+    """The texts of the tags that matter here; their numbers are places in the table that DT_STRTAB names."""
+    places = [(tag, value) for tag, value in tags if tag in {DT_NEEDED, DT_RPATH, DT_RUNPATH}]
+    texts: dict[int, list[str]] = {}
+    strings = place_of(loads, dict(tags).get(DT_STRTAB, 0)) if places else 0
+    for tag, value in places:
+        texts.setdefault(tag, []).append(_text(data, strings + value))
+    return texts
+
+
+def _text(data: bytes, start: int) -> str:
+    end = data.find(b"\0", start, start + MAX_STRING)
+    if end < 0:
+        raise BadElfError("has a broken string table")
+    return os.fsdecode(data[start:end])
+
+
+def _file_name(text: str) -> str:
+    if not text or ("/" not in text and len(os.fsencode(text)) > MAX_FILE_NAME):
         raise BadElfError("has a broken string table")
     return text
+
+
+def place_of(loads: Sequence[Load], address: int) -> int:
+    """Where in a file the thing lies that is mapped at an address."""
+    for load in loads:
+        if load.address <= address < load.address + load.size:
+            return load.offset + address - load.address
+    raise BadElfError("has a table outside the file")
 
 
 class Tables:
@@ -215,12 +252,7 @@ class Tables:
     def place(self, tag: str) -> int | None:
         """Where in the file a table begins; None where the dynamic section does not name it."""
         address = self.elf.numbers.get(tag)
-        if address is None:
-            return None
-        for load in self.elf.loads:
-            if load.address <= address < load.address + load.size:
-                return load.offset + address - load.address
-        raise BadElfError("has a table outside the file")
+        return None if address is None else place_of(self.elf.loads, address)
 
     def unpack(self, layout: str, place: int) -> tuple[int, ...]:
         """Numbers at a place. Raises struct.error beyond the end of the file."""

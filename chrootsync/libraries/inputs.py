@@ -80,6 +80,19 @@ class Inputs:
             self.complete = False
             raise
 
+    def resolve(self, path: str) -> str | None:
+        """The path without links; None where nothing is. Raises UnreadableError."""
+        if not self.exists(path):
+            return None
+        try:
+            return self._reader.resolve(path)
+        except AbsentError:
+            self.complete = False
+            return None
+        except UnreadableError:
+            self.complete = False
+            raise
+
     def first(self, paths: Iterable[str]) -> bytes | None:
         """The contents of the first file that exists. Raises UnreadableError."""
         for path in paths:

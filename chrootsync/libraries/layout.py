@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from posixpath import normpath
 
+from chrootsync import distribution
 from chrootsync.libraries.elf import BadElfError, Elf, Machine, parse
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
 from chrootsync.model import UnreadableError
-
-OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
 # Programs that tell which of several architectures is the root's own.
 PROGRAMS = ("/bin/sh", "/usr/bin/env", "/sbin/ldconfig")
@@ -33,6 +33,12 @@ TRIPLETS: Mapping[Machine, tuple[str, str]] = {
     Machine(bits=32, order="little", number=8): ("mipsel-linux-gnu", "mips"),
     Machine(bits=64, order="big", number=43): ("sparc64-linux-gnu", "sparc64"),
 }
+
+# The loader has its default directories in one row: dl-load.c, SYSTEM_DIRS.
+LOADER_LIMIT = 4 << 20
+LISTED = re.compile(rb"(?:/[\w.+-]+)+/\Z")
+MAX_LISTED = 1000
+MAX_PATH = 255
 
 # The releases from which Debian's own Postfix script keeps libraries flat in lib (and removes others, see `keeps`).
 FLAT_SINCE = {"debian": (13,), "raspbian": (13,), "ubuntu": (25, 4)}
@@ -58,31 +64,71 @@ class Layout:
 
 
 def find(inputs: Inputs) -> Layout:
-    """The layout of a root: by its distribution, or where that is not told, by the directories that are there."""
+    """The layout of a root, as its loader tells it, or where that cannot be read, its distribution and directories."""
     own = _reference(inputs)
     machine = own.machine if own else None
     triplet, platform = TRIPLETS.get(machine, ("", "")) if machine else ("", "")
     if own and own.hard_float and triplet == "arm-linux-gnueabi":
         triplet = "arm-linux-gnueabihf"
-    directories, target, lib = _directories(inputs, machine, triplet)
     interpreter = (own.interpreter or "") if own else ""
+    release = _release(inputs)
+    directories = _told(inputs, interpreter) or _guessed(inputs, machine, triplet, release)
+    flat = "/lib" in directories and _is_debian(inputs, release, triplet) and _is_flat(release)
     return Layout(
-        machine=machine, directories=directories, target=target, lib=lib, platform=platform, interpreter=interpreter
+        machine=machine,
+        directories=directories,
+        target="/lib" if flat else directories[0],
+        lib=directories[0].removeprefix("/usr").lstrip("/"),
+        platform=platform,
+        interpreter=interpreter,
     )
 
 
-def _directories(inputs: Inputs, machine: Machine | None, triplet: str) -> tuple[tuple[str, ...], str, str]:
-    """The loader's default directories, the one that copies go to, and $LIB."""
-    release = _os_release(inputs)
+def _told(inputs: Inputs, interpreter: str) -> tuple[str, ...]:
+    """The default directories that the loader's file holds: the longest row with the C library; () for none."""
+    try:
+        data = (inputs.read(interpreter, limit=LOADER_LIMIT) or b"") if interpreter.startswith("/") else b""
+    except UnreadableError:
+        return ()
+    rows: list[list[str]] = [[]]
+    expected = end = -1
+    for _ in range(MAX_LISTED):
+        end = data.find(b"/\0", end + 1)
+        if end < 0:
+            break
+        start = max(data.rfind(b"\0", max(end - MAX_PATH, 0), end) + 1, end - MAX_PATH, 0)
+        found = LISTED.search(data[start : end + 1])
+        if found is None:
+            continue
+        if start + found.start() != expected:
+            rows.append([])
+        rows[-1].append(found[0].decode()[:-1])
+        expected = end + 2
+    return next((row for row in sorted(_plain(rows), key=len, reverse=True)[:5] if _holds_libc(inputs, row)), ())
+
+
+def _plain(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The rows that can be lists of library directories."""
+    return [tuple(dict.fromkeys(row)) for row in rows if all("/lib" in path and normpath(path) == path for path in row)]
+
+
+def _holds_libc(inputs: Inputs, directories: Sequence[str]) -> bool:
+    try:
+        return any(inputs.exists(f"{directory}/libc.so.6") for directory in directories)
+    except UnreadableError:
+        return False
+
+
+def _guessed(inputs: Inputs, machine: Machine | None, triplet: str, release: Mapping[str, str]) -> tuple[str, ...]:
+    """The default directories as distributions have them; of those that the loader may not look at, none hurts."""
     if _is_debian(inputs, release, triplet):
-        own = f"/lib/{triplet}"
-        return (own, f"/usr{own}", "/lib", "/usr/lib"), "/lib" if _is_flat(release) else own, own[1:]
-    if "arch" in _names(release):
-        return ("/usr/lib", "/lib", "/lib64", "/usr/lib64"), "/usr/lib", "lib"
+        return f"/lib/{triplet}", f"/usr/lib/{triplet}", "/lib", "/usr/lib"
+    if "arch" in distribution.lineage(release):
+        return "/usr/lib", "/lib", "/lib64", "/usr/lib64"
     wide = machine is None or machine.bits == 64
     if wide and any(inputs.exists(path) for path in ("/lib64/libc.so.6", "/usr/lib64/libc.so.6")):
-        return ("/lib64", "/usr/lib64", "/lib", "/usr/lib"), "/lib64", "lib64"
-    return ("/lib", "/usr/lib"), "/lib", "lib"
+        return "/lib64", "/usr/lib64", "/lib", "/usr/lib"
+    return "/lib", "/usr/lib"
 
 
 def _reference(inputs: Inputs) -> Elf | None:
@@ -105,36 +151,18 @@ def _libc_paths(inputs: Inputs) -> Iterator[str]:
     yield from (f"{directory}/libc.so.6" for directory in ("/lib64", "/usr/lib64", "/lib", "/usr/lib"))
 
 
-def _os_release(inputs: Inputs) -> dict[str, str]:
+def _release(inputs: Inputs) -> dict[str, str]:
     """The fields of os-release(5); empty where the file is missing or cannot be read."""
     try:
-        data = inputs.first(OS_RELEASE) or b""
+        return distribution.fields(inputs.first(distribution.PATHS) or b"")
     except UnreadableError:
         return {}
-    fields = {}
-    for line in data.decode("utf-8", "replace").splitlines():
-        name, mark, value = line.strip().partition("=")
-        if mark and not name.startswith("#"):
-            fields[name] = _unquote(value)
-    return fields
-
-
-def _unquote(value: str) -> str:
-    try:
-        return "".join(shlex.split(value, posix=True)[:1])
-    except ValueError:
-        return value
-
-
-def _names(release: Mapping[str, str]) -> list[str]:
-    """The distribution and those that it descends from."""
-    return [release.get("ID", "linux"), *release.get("ID_LIKE", "").split()]
 
 
 def _is_debian(inputs: Inputs, release: Mapping[str, str], triplet: str) -> bool:
     if not triplet:
         return False
-    if {"debian", "ubuntu"}.intersection(_names(release)):
+    if {"debian", "ubuntu"}.intersection(distribution.lineage(release)):
         return True
     return not release and any(inputs.exists(f"{directory}/{triplet}/libc.so.6") for directory in ("/lib", "/usr/lib"))
 
