@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from chrootsync.inventory.conditions import Facts
+from chrootsync.inventory.conditions import Failing, Holding, Undecided, holding
+from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.gather import gather
 from chrootsync.inventory.jail import INSTANCE_RULE, Jail, open_jails
 from chrootsync.inventory.state import Looker
 from chrootsync.model import Entry, Host, Instance, RuleSet
 
-__all__ = ["INSTANCE_RULE", "entries"]
+__all__ = ["INSTANCE_RULE", "Failing", "Holding", "Jail", "Undecided", "entries", "open_jails", "verdicts"]
 
 
 def entries(
@@ -39,3 +40,14 @@ def _entries_of(host: Host, jails: Sequence[Jail], rule_sets: Sequence[RuleSet])
     looker = Looker(host.root)
     for need in gather(jails, rule_sets, facts):
         yield from looker.look(need)
+
+
+def verdicts(
+    host: Host, instances: Iterable[Instance], rule_sets: Sequence[RuleSet]
+) -> Iterator[list[Holding | Failing | Undecided]]:
+    """For each instance how each of its rules holds, once for each value that it catches, or why it does not."""
+    facts = Facts(host)
+    sets = {rule_set.name: rule_set for rule_set in rule_sets}
+    for instance in instances:
+        rules = [rule for name in instance.rule_sets for rule in sets[name].rules]
+        yield list(holding(rules, instance, facts))

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from chrootsync import libraries
-from chrootsync.model import (
-    AbsentError,
-    Daemon,
-    FileType,
-    Host,
-    Instance,
-    Libc,
-    ParameterCondition,
-    PathError,
-    Rule,
-    UnreadableError,
-    UnsafeError,
-    When,
-)
+from chrootsync.inventory.facts import Facts
+from chrootsync.inventory.findings import Finding, all_of, in_files, in_parameters, in_tables
+from chrootsync.model import NO_EVIDENCE, Daemon, Evidence, Instance, PathError, Rule, UnsafeError, When
+
+_ALWAYS = (When(),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holding:
-    """A rule that holds for an instance: ``because`` says why, ``value`` is what ``$1`` stands for in its paths.
+    """A rule that holds for an instance.
 
-    ``gone`` is true where it would hold if the host still had the rule's own file: a copy of that is stale for ever.
+    ``because`` says why in one clause and ``evidence`` in its parts; ``value`` is what ``$1`` stands for in its paths.
     """
 
     rule: Rule
     because: str
     value: str | None = None
-    gone: bool = False
+    evidence: Evidence = NO_EVIDENCE
 
     def path(self, text: str) -> str | None:
         """A path of the rule with its value put in; None where that is relative: inside the queue directory already.
@@ -53,186 +39,165 @@ class Holding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Undecided:
-    """A rule of which nobody can tell with these rights whether it holds."""
+class Failing:
+    """A rule that does not hold; ``reason`` is a clause for each of its alternatives."""
 
     rule: Rule
-    error: UnreadableError
+    reason: str
 
 
-class Settings(NamedTuple):
-    """All parameters that a daemon sees, and their values as one text of lines, to tell at once what matches none."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Undecided:
+    """A rule of which nobody can tell with these rights whether it holds, or whether it asks for more."""
 
-    parameters: Mapping[str, str]
-    values: Mapping[str, str]
-    text: str
-
-
-class Listing(NamedTuple):
-    """A host directory: its path without links, and its names with what they are, links followed."""
-
-    real: str
-    names: list[tuple[str, FileType | None]]
+    rule: Rule
+    error: PathError
 
 
-class Facts:
-    """What conditions ask of the host and of daemons, each looked up at most once and only when asked."""
-
-    def __init__(self, host: Host) -> None:
-        """Look things up on ``host``."""
-        self.host = host
-        self._settings: dict[int, Settings] = {}
-        self._listings: dict[str, Listing] = {}
-
-    def settings(self, parameters: Mapping[str, str]) -> Settings:
-        """A daemon's parameters, expanded once; most daemons of an instance share theirs."""
-        known = self._settings.get(id(parameters))
-        if known is None:
-            values = dict(parameters.items())
-            # The parameters are kept along, so that their id cannot become another's.
-            known = Settings(parameters, values, "\n".join(values.values()))
-            self._settings[id(parameters)] = known
-        return known
-
-    def listing(self, directory: str) -> Listing:
-        """What a host directory holds, looked at once however many chroots need it. Raises PathError."""
-        known = self._listings.get(directory)
-        if known is None:
-            root = self.host.root
-            names = [
-                (name, self._followed(f"{directory.rstrip('/')}/{name}", kind)) for name, kind in root.names(directory)
-            ]
-            known = Listing(root.resolve(directory), names)
-            self._listings[directory] = known
-        return known
-
-    def _followed(self, path: str, kind: FileType) -> FileType | None:
-        """What a name is, or its link leads to; None for a link that leads nowhere.
-
-        What cannot be seen counts as a file: then it is told that it cannot be.
-        """
-        if kind is not FileType.LINK:
-            return kind
-        try:
-            source = self.host.root.source(path)
-        except AbsentError:
-            return None
-        except PathError:
-            return FileType.FILE
-        source.close()
-        return source.state.type
-
-    @cached_property
-    def distributions(self) -> frozenset[str]:
-        """ID and ID_LIKE of os-release(5). Raises UnreadableError."""
-        for path in ("/etc/os-release", "/usr/lib/os-release"):
-            try:
-                text = self.host.root.read(path).decode("utf-8", "replace")
-            except AbsentError:
-                continue
-            values = [line.partition("=")[2] for line in text.splitlines() if re.match(r"ID(_LIKE)?=", line)]
-            return frozenset(" ".join(value.strip("\"'") for value in values).split())
-        return frozenset()
-
-    @cached_property
-    def libc(self) -> Libc:
-        """The C library of the root. Raises UnreadableError."""
-        return libraries.libc(self.host.root, self.host.cache)
-
-    def exists(self, path: str) -> bool:
-        """Whether something is at a host path, links followed. Raises UnreadableError."""
-        try:
-            self.host.root.resolve(path)
-        except AbsentError:
-            return False
-        return True
-
-
-def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator[Holding | Undecided]:
-    """The rules that hold for an instance, one for each value that a parameter condition catches."""
+def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator[Holding | Failing | Undecided]:
+    """Each rule as it holds for an instance, once for each value that its conditions catch, or why it does not."""
+    daemons = [daemon for daemon in instance.daemons if daemon.chrooted]
     for rule in rules:
-        try:
-            yield from _holdings(rule, instance, facts)
-        except UnreadableError as error:
-            yield Undecided(rule=rule, error=error)
+        verdict = _Verdict(rule)
+        for when in rule.when or _ALWAYS:
+            verdict.consider(when, daemons, instance.version, facts)
+            if verdict.is_settled:
+                break
+        yield from verdict.told()
 
 
-def _holdings(rule: Rule, instance: Instance, facts: Facts) -> Iterator[Holding]:
-    when = rule.when
-    daemons = _chrooted(instance, when)
-    if when.chrooted and not daemons:
-        return
-    if not _host_fits(when, instance, facts):
-        return
-    gone = when.exists is not None and not facts.exists(when.exists)
-    if gone and when.exists not in rule.files:
-        return
-    if when.parameter is None:
-        names = ", ".join(sorted({daemon.program for daemon in daemons}))
-        yield Holding(rule=rule, because=f"{names} run chrooted" if when.chrooted else "always", gone=gone)
-    else:
-        yield from (replace(held, gone=gone) for held in _catches(rule, when.parameter, daemons, facts))
+@dataclass(slots=True)
+class _Verdict:
+    """What the alternatives of a rule's conditions come to, as far as they were considered."""
+
+    rule: Rule
+    held: dict[str | None, Holding] = field(default_factory=dict)
+    errors: dict[str, PathError] = field(default_factory=dict)
+    reasons: dict[str, None] = field(default_factory=dict)
+
+    def consider(self, when: When, daemons: Sequence[Daemon], version: str | None, facts: Facts) -> None:
+        """Take in one alternative: all of its conditions have to be met by the settings of one chrooted daemon."""
+        if when.chrooted:
+            daemons = [one for one in daemons if one.program in when.chrooted]
+        settings = bool(when.parameters or when.table)
+        if not daemons and (when.chrooted or settings):
+            self.reasons[f"no {' or '.join(when.chrooted) or 'service'} runs chrooted"] = None
+            return
+        for group in _sharing(daemons) if settings else [daemons]:
+            named = group if settings or when.chrooted else []
+            self._add(when, named, all_of(_findings(when, group, version, facts)))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the rule holds as it stands, so that other alternatives could change nothing."""
+        return None in self.held
+
+    def _add(self, when: When, daemons: Sequence[Daemon], finding: Finding) -> None:
+        if finding.reason is not None:
+            self.reasons[finding.reason] = None
+            return
+        for error in finding.errors:
+            self.errors.setdefault(error.path, error)
+        names = tuple(daemon.name for daemon in daemons)
+        for catch in finding.caught:
+            value = catch.value if catch.value is not None and _takes_value(self.rule) else None
+            because = f"{catch.clause} ({names[0]})" if names else catch.clause
+            self._hold(value, because, Evidence(daemons=names, setting=catch.setting, value=catch.text))
+        if not finding.caught and not finding.errors:
+            programs = ", ".join(sorted({daemon.program for daemon in daemons}))
+            self._hold(None, f"{programs} run chrooted" if when.chrooted else "always", Evidence(daemons=names))
+
+    def _hold(self, value: str | None, because: str, evidence: Evidence) -> None:
+        """Take in why the rule holds; where it does already, only that more daemons ask for the same."""
+        known = self.held.get(value)
+        if known is None:
+            self.held[value] = Holding(rule=self.rule, because=because, value=value, evidence=evidence)
+        elif not set(evidence.daemons) <= set(known.evidence.daemons):
+            everybody = tuple(dict.fromkeys((*known.evidence.daemons, *evidence.daemons)))
+            self.held[value] = replace(known, evidence=replace(known.evidence, daemons=everybody))
+
+    def told(self) -> Iterator[Holding | Failing | Undecided]:
+        """What is known now. Of a rule that holds as it stands, what could not be seen does not matter."""
+        yield from self.held.values()
+        if self.is_settled:
+            return
+        yield from (Undecided(rule=self.rule, error=error) for error in self.errors.values())
+        if not self.held and not self.errors:
+            yield Failing(rule=self.rule, reason="; ".join(self.reasons))
 
 
-def _chrooted(instance: Instance, when: When) -> list[Daemon]:
-    return [one for one in instance.daemons if one.chrooted and (not when.chrooted or one.program in when.chrooted)]
+def _takes_value(rule: Rule) -> bool:
+    """Whether ``$1`` stands in a rule's paths; without it the rule holds once, whatever is caught."""
+    paths = (*rule.files, *rule.directories, *rule.sockets, *rule.filtered, *(link.path for link in rule.links))
+    return any("$1" in path for path in paths)
 
 
-def _host_fits(when: When, instance: Instance, facts: Facts) -> bool:
-    """The conditions on the host; those that cost least come first."""
-    if when.distribution and not facts.distributions.intersection(when.distribution):
-        return False
-    if when.libc is not None and not _libc_fits(when.libc, facts.libc):
-        return False
-    return when.version is None or (instance.version is not None and fits(instance.version, when.version))
+def _sharing(daemons: Iterable[Daemon]) -> Iterable[Sequence[Daemon]]:
+    """Daemons by their settings: most have none of their own and share the instance's."""
+    groups: dict[tuple[int, int], list[Daemon]] = {}
+    for daemon in daemons:
+        groups.setdefault((id(daemon.parameters), id(daemon.tables)), []).append(daemon)
+    return groups.values()
 
 
-def _libc_fits(condition: str, libc: Libc) -> bool:
-    match = re.fullmatch(r"\s*([a-z]+)\s*(.*)", condition)
-    if match is None or match[1] != libc.name:
-        return False
-    return not match[2] or (libc.version is not None and fits(libc.version, match[2]))
+def _findings(when: When, daemons: Sequence[Daemon], version: str | None, facts: Facts) -> Iterator[Finding]:
+    """What becomes of each condition for daemons that share their settings; those that cost least come first."""
+    for condition in when.parameters:
+        yield in_parameters(condition, daemons[0].parameters, facts)
+    yield from _on_host(when, version, facts)
+    if when.table is not None:
+        yield in_tables(when.table, daemons[0], facts)
+    if when.file is not None:
+        yield in_files(when.file, facts)
 
 
-def fits(version: str, specifier: str) -> bool:
-    """Whether a version is within a specifier; of ``3.12-20260101`` the part before the dash counts."""
-    from packaging.specifiers import SpecifierSet
+def _on_host(when: When, version: str | None, facts: Facts) -> Iterator[Finding]:
+    """What becomes of the conditions on the host and on versions, as far as there are any."""
+    if when.distribution:
+        yield _asked(lambda: _other_distribution(when.distribution, facts))
+    if when.version is not None and not fits(version, when.version):
+        yield Finding(reason=f"the version is {version}, not {when.version}")
+    if (path := when.exists) is not None:
+        yield _asked(lambda: None if facts.exists(path) else f"{path} does not exist on the host")
+    if (libc := when.libc) is not None:
+        yield _asked(lambda: _other_libc(libc, facts))
+
+
+def _asked(ask: Callable[[], str | None]) -> Finding:
+    """What becomes of a condition of which ``ask`` gives the reason why it does not hold."""
+    try:
+        return Finding(reason=ask())
+    except PathError as error:
+        return Finding(errors=(error,))
+
+
+def _other_distribution(wanted: Sequence[str], facts: Facts) -> str | None:
+    if facts.distributions.intersection(wanted):
+        return None
+    here = ", ".join(sorted(facts.distributions)) or "unknown"
+    return f"the distribution is {here}, not {' or '.join(wanted)}"
+
+
+def _other_libc(wanted: str, facts: Facts) -> str | None:
+    libc = facts.libc
+    specifier = wanted.removeprefix("glibc").removeprefix("musl")
+    if wanted.removesuffix(specifier) == libc.name and (not specifier or fits(libc.version, specifier)):
+        return None
+    here = " ".join(part for part in (libc.name or "unknown", libc.version) if part)
+    return f"the C library is {here}, not {wanted}"
+
+
+def fits(version: str | None, specifier: str) -> bool:
+    """Whether a version is within a specifier; of ``3.12-20260101`` the part before the dash counts.
+
+    One that is not known, or is none, is within all of them: rather a copy too many than one too few.
+    """
+    if version is None:
+        return True
+    from packaging.specifiers import SpecifierSet  # 18 ms that only those pay who ask for versions
     from packaging.version import InvalidVersion, Version
 
     try:
         return SpecifierSet(specifier).contains(Version(version.partition("-")[0]), prereleases=True)
     except InvalidVersion:
-        return False
-
-
-def _catches(rule: Rule, condition: ParameterCondition, daemons: Sequence[Daemon], facts: Facts) -> Iterator[Holding]:
-    pattern = re.compile(condition.matches)
-    seen: set[str | None] = set()
-    # Most daemons have no settings of their own and share the instance's.
-    distinct = {id(daemon.parameters): daemon for daemon in reversed(daemons)}
-    for daemon in reversed(distinct.values()):
-        for name, text in _values(condition, daemon.parameters, facts):
-            for match in pattern.finditer(text):
-                value = match[1] if pattern.groups else None
-                if value not in seen:
-                    seen.add(value)
-                    yield Holding(rule=rule, because=f"{name} = {_short(text)} ({daemon.name})", value=value)
-
-
-def _values(condition: ParameterCondition, parameters: Mapping[str, str], facts: Facts) -> Iterator[tuple[str, str]]:
-    """The parameters that a condition names, with their values; without those that cannot match."""
-    for name in condition.names:
-        if not any(character in name for character in "*?["):
-            value = parameters.get(name)
-            if value is not None:
-                yield name, value
-            continue
-        settings = facts.settings(parameters)
-        # Among the lines of one text ^ and $ match in more places than in the values themselves, never in fewer.
-        if re.search(condition.matches, settings.text, re.MULTILINE):
-            for found in fnmatch.filter(settings.values, name):
-                yield found, settings.values[found]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        return True

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from chrootsync import libraries
-from chrootsync.inventory.conditions import Facts, Holding, Undecided, holding
+from chrootsync.inventory.conditions import Failing, Holding, Undecided, holding
+from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.jail import INSTANCE_RULE, Jail
 from chrootsync.inventory.needs import Basket, FileNeed, Need, Origin, Place, ProblemNeed
 from chrootsync.inventory.present import gather_present
 from chrootsync.inventory.required import gather_required
-from chrootsync.model import Kind, LibrarySet, PathError, Presence, Problem, Rule, RuleSet
+from chrootsync.inventory.surplus import add_surplus
+from chrootsync.model import Kind, LibrarySet, PathError, Presence, Problem, Rule, RuleSet, UnsafeError
 
 Libraries = Callable[[Rule], LibrarySet]
 
@@ -39,22 +41,24 @@ def _gather_jail(jail: Jail, rules: Sequence[Rule], facts: Facts, find_libraries
     """What is required first: what is only kept fresh is what no other rule names."""
     basket = Basket(jail=jail)
     present: list[Holding] = []
+    undecided: dict[str, list[Undecided]] = {}
     for held in holding(rules, jail.instance, facts):
+        if isinstance(held, Failing):
+            continue
         if isinstance(held, Undecided):
-            _tell_undecided(basket, held)
+            undecided.setdefault(held.error.path, []).append(held)
         elif held.rule.presence is Presence.IF_PRESENT:
             present.append(held)
         elif jail.instance.chrooted:
-            _gather_rule(basket, held, facts, find_libraries)
+            gather_required(basket, held, facts, _find(basket, held, find_libraries))
+    if jail.instance.chrooted:
+        for alike in undecided.values():
+            _tell_undecided(basket, alike)
+    add_surplus(basket)
     for held in present:
         with_libraries = _find(basket, held, find_libraries)
         gather_present(basket, held, with_libraries)
     return basket
-
-
-def _gather_rule(basket: Basket, held: Holding, facts: Facts, find_libraries: Libraries) -> None:
-    needed = LibrarySet() if held.gone else _find(basket, held, find_libraries)
-    gather_required(basket, held, facts, needed)
 
 
 def _find(basket: Basket, held: Holding, find_libraries: Libraries) -> LibrarySet:
@@ -66,11 +70,15 @@ def _find(basket: Basket, held: Holding, find_libraries: Libraries) -> LibrarySe
         return LibrarySet()
 
 
-def _tell_undecided(basket: Basket, undecided: Undecided) -> None:
-    if basket.jail.instance.chrooted:
-        error = undecided.error
-        held = Holding(rule=undecided.rule, because="")
-        basket.tell(held, error.path, Kind.UNREADABLE, f"whether the rule holds cannot be told: {error} on the host")
+def _tell_undecided(basket: Basket, undecided: Sequence[Undecided]) -> None:
+    """Tell, by the first of the rules, what cannot be seen that they ask for."""
+    first, others = undecided[0], len(undecided) - 1
+    rules = "the rule holds" if not others else f"this and {others} other rule{'s' * (others > 1)} hold"
+    # What is unsafe is told with what to do about it, which nothing has to follow.
+    where = "" if isinstance(first.error, UnsafeError) else " on the host"
+    held = Holding(rule=first.rule, because="")
+    reason = f"whether {rules} cannot be told: {first.error}{where}"
+    basket.tell(held, first.error.path, Kind.UNREADABLE, reason)
 
 
 def _libraries(facts: Facts) -> Libraries:
@@ -86,7 +94,9 @@ def _libraries(facts: Facts) -> Libraries:
             modules = libraries.needs_nss(root, cache, rule.nss) if rule.nss else LibrarySet()
             others = libraries.needs_libraries(root, cache, rule.libraries) if rule.libraries else LibrarySet()
             known[key] = LibrarySet(
-                libraries=modules.libraries + others.libraries, unresolved=modules.unresolved + others.unresolved
+                libraries=modules.libraries + others.libraries,
+                unresolved=modules.unresolved + others.unresolved,
+                sockets=modules.sockets + others.sockets,
             )
         return known[key]
 

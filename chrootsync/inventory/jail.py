@@ -49,6 +49,10 @@ class Jail:
         self._spelling[path] = spelled
         return spelled
 
+    def is_named(self, path: str) -> bool:
+        """Whether a rule has named a path. Raises UnsafeError, UnreadableError."""
+        return self.canonical(path) in self._named
+
     def claim(self, path: str) -> bool:
         """Whether no rule has named this canonical path before; from now on one has."""
         if path in self._named:

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 from chrootsync.inventory.conditions import Holding
 from chrootsync.inventory.jail import Jail
-from chrootsync.model import FileType, Kind, PathError, Problem, Rule, Severity, State, UnsafeError
+from chrootsync.model import (
+    NO_EVIDENCE,
+    Evidence,
+    FileType,
+    Kind,
+    PathError,
+    Problem,
+    Rule,
+    Severity,
+    State,
+    UnsafeError,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +30,7 @@ class Place:
     path: str
     because: str
     severity: Severity | None = None
+    evidence: Evidence = NO_EVIDENCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +55,11 @@ class FileNeed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeNeed:
-    """Something without a source: a directory, a device, a link or a socket."""
+    """Something without a source: a directory, a device, a link or a socket; ``advice`` is for one that is missing."""
 
     place: Place
     want: State
+    advice: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +70,23 @@ class ProblemNeed:
     problem: Problem
 
 
-Need = FileNeed | NodeNeed | ProblemNeed
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SurplusNeed:
+    """Something that is there and should not be: the need is that nothing is."""
+
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mirror:
+    """A directory that may hold nothing but what the host's does: ``there`` are the names that match there."""
+
+    held: Holding
+    directory: str
+    there: frozenset[str]
+
+
+Need = FileNeed | NodeNeed | ProblemNeed | SurplusNeed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,14 +98,17 @@ class Basket:
 
     jail: Jail
     files: list[tuple[Origin, Place]] = field(default_factory=list)
-    others: list[NodeNeed | ProblemNeed] = field(default_factory=list)
+    others: list[NodeNeed | ProblemNeed | SurplusNeed] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
     swallowed: list[str] = field(default_factory=list)
     barred: set[str] = field(default_factory=set)
 
     def place(self, held: Holding, path: str, because: str) -> Place:
         """A place in this chroot; for an instance without a chrooted service nothing weighs more than a warning."""
         severity = None if self.jail.instance.chrooted else Severity.WARNING
-        return Place(jail=self.jail, rule=held.rule, path=path, because=because, severity=severity)
+        return Place(
+            jail=self.jail, rule=held.rule, path=path, because=because, severity=severity, evidence=held.evidence
+        )
 
     def claim(self, held: Holding, path: str, because: str) -> Place | None:
         """A place for a path that no rule has named before; where the way there is barred, that is told, once."""
@@ -86,6 +118,12 @@ class Basket:
             self.bar(held, error, f"leads to {path}")
             return None
         return self.place(held, canonical, because) if self.jail.claim(canonical) else None
+
+    def claim_node(self, held: Holding, path: str, want: State, because: str) -> Place | None:
+        """A place for what has no source. A socket's is as it is named: whose the way to it is does not matter."""
+        if want.type is not FileType.SOCKET:
+            return self.claim(held, path, because)
+        return self.place(held, path, because) if self.jail.claim(path) else None
 
     def bar(self, held: Holding, error: PathError, because: str) -> None:
         """Tell once that a path of the chroot cannot be walked, even if it was needed, and could be walked, before."""
@@ -114,11 +152,11 @@ class Basket:
             self.add_parents(place)
         self.files.append((origin, place))
 
-    def add_node(self, place: Place, want: State) -> None:
+    def add_node(self, place: Place, want: State, advice: str | None = None) -> None:
         """A node at a claimed place, and the directories above it; a socket brings its own."""
         if want.type is not FileType.SOCKET:
             self.add_parents(place)
-        self.others.append(NodeNeed(place=place, want=want))
+        self.others.append(NodeNeed(place=place, want=want, advice=advice))
 
     def add_parents(self, place: Place) -> None:
         """The directories above a place, outermost first, each an entry of its own."""

@@ -23,7 +23,7 @@ def gather_present(basket: Basket, held: Holding, needed: LibrarySet) -> None:
         _add_directory(basket, held, path)
     for path, want in nodes(basket, held, rule):
         if basket.holds(held, path) and (place := basket.claim(held, path, held.because)) is not None:
-            basket.others.append(NodeNeed(place=place, want=want))
+            basket.others.append(NodeNeed(place=place, want=want, advice=rule.advice))
 
 
 def _add_directory(basket: Basket, held: Holding, directory: str) -> None:

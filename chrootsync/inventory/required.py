@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
-from chrootsync.inventory.conditions import Facts, Holding
-from chrootsync.inventory.needs import Basket, Origin
-from chrootsync.model import FileType, Kind, LibrarySet, PathError, Rule, State, UnsafeError
+from chrootsync.inventory.conditions import Holding
+from chrootsync.inventory.facts import Facts
+from chrootsync.inventory.needs import Basket, Mirror, Origin
+from chrootsync.model import (
+    ARROW,
+    FileType,
+    Kind,
+    LibrarySet,
+    PathError,
+    Rule,
+    Severity,
+    State,
+    UnsafeError,
+)
 
 
 def gather_required(basket: Basket, held: Holding, facts: Facts, needed: LibrarySet) -> None:
     """Put everything that a rule requires into the basket; ``needed`` are its libraries."""
     rule = held.rule
     for path in paths(basket, held, rule.files):
-        if not held.gone or basket.holds(held, path):
+        if not _does_without(held, path, facts) or basket.holds(held, path):
             add_file(basket, held, path, Origin(source=path))
-    if held.gone:
-        return
     for path in paths(basket, held, rule.filtered):
-        add_file(basket, held, path, Origin(source=path, filtered=True))
+        if not _does_without(held, path, facts) or basket.holds(held, path):
+            add_file(basket, held, path, Origin(source=path, filtered=True))
     for path in paths(basket, held, rule.directories):
-        if basket.jail.chroot.path.startswith(path.rstrip("/") + "/"):
-            basket.swallowed.append(path)
-        else:
-            _add_directory(basket, held, path, facts)
+        _add_directory(basket, held, path, facts)
     _add_libraries(basket, held, needed)
     for path, want in nodes(basket, held, rule):
-        place = basket.claim(held, path, held.because)
+        place = basket.claim_node(held, path, want, held.because)
         if place is not None:
-            basket.add_node(place, want)
+            basket.add_node(place, want, rule.advice)
+
+
+def _does_without(held: Holding, path: str, facts: Facts) -> bool:
+    """Whether the host lacks what a rule says it may lack; a copy that is left of it is stale for ever, and told."""
+    try:
+        return held.rule.optional and not facts.exists(path)
+    except PathError:
+        return False  # why it cannot be seen is told where it is looked at
 
 
 def paths(basket: Basket, held: Holding, texts: tuple[str, ...]) -> Iterator[str]:
@@ -71,13 +87,31 @@ def add_file(basket: Basket, held: Holding, path: str, origin: Origin, because: 
 
 def _add_libraries(basket: Basket, held: Holding, needed: LibrarySet) -> None:
     for library in needed.libraries:
-        add_file(basket, held, library.path, Origin(source=library.source), library.because)
+        because = replace(held, evidence=replace(held.evidence, chain=library.chain))
+        add_file(basket, because, library.path, Origin(source=library.source), library.because)
+    for socket in needed.sockets:
+        because = replace(held, evidence=replace(held.evidence, chain=socket.chain))
+        want = State(type=FileType.SOCKET)
+        place = basket.claim_node(because, socket.path, want, ARROW.join(socket.chain))
+        if place is not None:
+            severity = Severity.INFO if socket.falls_through else place.severity
+            basket.add_node(replace(place, severity=severity), want, socket.advice)
     for missing in needed.unresolved:
         reason = f"the loader finds no {missing.name} on the host, which is needed by {missing.because}"
         basket.tell(held, f"/{missing.name.lstrip('/')}", Kind.UNRESOLVED, reason, missing.because)
 
 
 def _add_directory(basket: Basket, held: Holding, directory: str, facts: Facts) -> None:
+    """The files of a host directory, unless the chroot lies beneath it; of one that the host may lack, what is left."""
+    if basket.jail.chroot.path.startswith(directory.rstrip("/") + "/"):
+        basket.swallowed.append(directory)
+    elif not _does_without(held, directory, facts):
+        _add_files(basket, held, directory, facts)
+    elif held.rule.mirror:
+        basket.mirrors.append(Mirror(held=held, directory=directory, there=frozenset()))
+
+
+def _add_files(basket: Basket, held: Holding, directory: str, facts: Facts) -> None:
     """The files of a host directory that a rule names: those that match, or all of them with those below.
 
     Links are followed, as a daemon outside would; a directory that was listed already is not listed again, so that a
@@ -104,20 +138,4 @@ def _add_directory(basket: Basket, held: Holding, directory: str, facts: Facts) 
             elif seen is FileType.DIRECTORY and pattern is None:
                 pending.append(below)
         if held.rule.mirror:
-            _add_orphans(basket, held, path, there)
-
-
-def _add_orphans(basket: Basket, held: Holding, directory: str, there: set[str]) -> None:
-    """What a mirrored directory of the chroot holds beyond the host's: a certificate that is trusted no more."""
-    try:
-        names = basket.jail.chroot.names(directory)
-    except PathError as error:
-        basket.bar(held, error, f"leads to {directory}")
-        return
-    pattern = re.compile(held.rule.match or ".*", re.DOTALL)
-    for name, kind in names:
-        if name not in there and kind is not FileType.DIRECTORY and pattern.fullmatch(name):
-            place = basket.claim(held, f"{directory.rstrip('/')}/{name}", held.because)
-            if place is not None:
-                reason = "the host has no such file any more; remove it if it is not your own"
-                basket.tell(held, place.path, Kind.ORPHAN, reason)
+            basket.mirrors.append(Mirror(held=held, directory=path, there=frozenset(there)))

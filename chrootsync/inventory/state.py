@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import assert_never
 
 from chrootsync import accounts, compare
-from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Place, ProblemNeed, problem_of
+from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Place, ProblemNeed, SurplusNeed, problem_of
 from chrootsync.model import (
     AbsentError,
     Chroot,
@@ -24,6 +24,7 @@ from chrootsync.model import (
     Rule,
     Source,
     State,
+    UnsafeError,
 )
 
 GUARDED_LIMIT = 1 << 20  # bytes of a source whose guard wants to see all of it
@@ -51,7 +52,9 @@ class Looker:
             case ProblemNeed():
                 yield self._entry(need.place, None, problem=need.problem)
             case NodeNeed():
-                yield self._node(need.place, need.want)
+                yield replace(self._node(need.place, need.want), advice=need.advice)
+            case SurplusNeed():
+                yield from self._surplus(need.place)
             case FileNeed():
                 yield from self._files(need)
             case _:
@@ -66,12 +69,15 @@ class Looker:
             because=place.because,
             severity=place.severity,
             problem=problem,
+            evidence=place.evidence,
         )
 
     # --- Directories, devices, links, sockets ---
 
     def _node(self, place: Place, want: State) -> Entry:
         entry = self._entry(place, None)
+        if want.type is FileType.SOCKET:
+            return self._socket(entry, place, want)
         try:
             have = place.jail.chroot.look(place.path).state
             occupied = have is not None and have.type is FileType.DIRECTORY and want.type is not FileType.DIRECTORY
@@ -84,10 +90,21 @@ class Looker:
             return replace(entry, problem=whole)
         return replace(entry, want=self._owned(whole, have), have=have)
 
+    def _socket(self, entry: Entry, place: Place, want: State) -> Entry:
+        """A socket, or what stands in its place; where only others than root could have laid the way, nothing does."""
+        chroot = place.jail.chroot
+        try:
+            if chroot.has_socket(place.path):
+                return replace(entry, want=want, have=want)
+            have = chroot.look(place.path).state
+        except UnsafeError:
+            have = None
+        except PathError as error:
+            return replace(entry, problem=problem_of(error, place))
+        return replace(entry, want=want, have=have)
+
     def _node_want(self, place: Place, want: State) -> State | Problem:
         """What is wanted of a node in full: the rule's owner and group, a directory's mode as the host has it."""
-        if want.type is FileType.SOCKET:
-            return want
         numbers = self._numbers(place.rule)
         if isinstance(numbers, Problem):
             return numbers
@@ -118,6 +135,20 @@ class Looker:
             return want
         uid = have.uid if have is not None and have.uid in self._root.owners else own
         return replace(want, uid=uid if want.uid == 0 else want.uid, gid=None if want.gid == 0 else want.gid)
+
+    # --- What should not be there ---
+
+    def _surplus(self, place: Place) -> Iterator[Entry]:
+        entry = replace(self._entry(place, None), surplus=True)
+        try:
+            copy = place.jail.chroot.look(place.path)
+        except PathError as error:
+            yield replace(entry, problem=problem_of(error, place))
+            return
+        have = copy.state
+        if have is not None and have.type is FileType.FILE and (have.mode or 0) & 0o004:
+            have = replace(have, sha256=self._root.sha256(copy))
+        yield replace(entry, have=have)
 
     # --- Files ---
 

@@ -5,13 +5,17 @@ root that is worked on, unless a field says otherwise. Sizes are bytes, times ar
 """
 
 from chrootsync.model.entries import (
+    ARROW,
+    NO_EVIDENCE,
     Drift,
     Entry,
+    Evidence,
     Finding,
     InstanceReport,
     Libc,
     Library,
     LibrarySet,
+    ModuleSocket,
     Outcome,
     Problem,
     Record,
@@ -33,10 +37,22 @@ from chrootsync.model.errors import (
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
 from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
-from chrootsync.model.rules import Device, Guard, Link, ParameterCondition, Rule, RuleSet, When
+from chrootsync.model.rules import (
+    Device,
+    FileCondition,
+    Guard,
+    Link,
+    ParameterCondition,
+    Rule,
+    RuleSet,
+    TableCondition,
+    When,
+)
 from chrootsync.model.words import Code, FileType, Kind, OnChange, OnConflict, Presence, Remedy, Severity, Status
 
 __all__ = [
+    "ARROW",
+    "NO_EVIDENCE",
     "AbsentError",
     "Cache",
     "Chroot",
@@ -51,6 +67,8 @@ __all__ = [
     "Device",
     "Drift",
     "Entry",
+    "Evidence",
+    "FileCondition",
     "FileType",
     "Finding",
     "Guard",
@@ -63,6 +81,7 @@ __all__ = [
     "LibrarySet",
     "Link",
     "LockedError",
+    "ModuleSocket",
     "NotAFileError",
     "OnChange",
     "OnConflict",
@@ -86,6 +105,7 @@ __all__ = [
     "State",
     "StaticInstance",
     "Status",
+    "TableCondition",
     "UnreadableError",
     "Unresolved",
     "UnsafeError",

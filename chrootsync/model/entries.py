@@ -9,6 +9,9 @@ from chrootsync.model.instances import Instance
 from chrootsync.model.rules import Rule
 from chrootsync.model.words import FileType, Kind, Remedy, Severity, Status
 
+ARROW = " ← "
+"""Stands between the links of a chain: the thing, and what needs it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
@@ -38,13 +41,32 @@ class State:
 class Library:
     """A shared library that a chroot needs.
 
-    ``path`` is where the loader inside the chroot looks for it, ``source`` the host's file, ``because`` the chain that
-    led to it (``libcap.so.2 ← libnss_systemd.so.2 ← nsswitch.conf hosts``).
+    ``path`` is where the loader inside the chroot looks for it, ``source`` the host's file, ``chain`` what led to it,
+    itself first (``libcap.so.2``, ``libnss_systemd.so.2``, ``nsswitch.conf hosts``).
     """
 
     path: str
     source: str
-    because: str
+    chain: tuple[str, ...]
+
+    @property
+    def because(self) -> str:
+        """The chain as one text."""
+        return ARROW.join(self.chain)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleSocket:
+    """What a name service module talks to, without which it answers nothing.
+
+    ``path`` is the socket's, ``chain`` what led to the module, ``falls_through`` whether lookups go on to a module that
+    works without any; ``advice`` is the way out.
+    """
+
+    path: str
+    chain: tuple[str, ...]
+    falls_through: bool
+    advice: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +83,7 @@ class LibrarySet:
 
     libraries: tuple[Library, ...] = ()
     unresolved: tuple[Unresolved, ...] = ()
+    sockets: tuple[ModuleSocket, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +103,23 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What of the configuration led to an entry, as far as its rule has conditions: the first that was found.
+
+    ``daemons`` are the service lines that need it, ``setting`` names a parameter or a line of a file or table
+    (``smtp_tls_CApath``) and ``value`` what it is; ``chain`` is that of a library.
+    """
+
+    daemons: tuple[str, ...] = ()
+    setting: str | None = None
+    value: str | None = None
+    chain: tuple[str, ...] = ()
+
+
+NO_EVIDENCE = Evidence()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One concrete thing that one chroot must hold, with its wanted and its actual state.
 
@@ -87,7 +127,9 @@ class Entry:
     what has no source: directories, devices, links); ``want.identity`` is then the source's as it was compared.
     ``filtered`` says that the copy is an account file without its password fields. ``same`` says whether the contents
     are equal, byte for byte; None where that was not asked because something else already tells. ``because`` tells
-    which parameter, daemon or library led here. ``have`` is None where nothing is there.
+    which parameter, daemon or library led here in one clause, ``evidence`` in its parts. ``have`` is None where nothing
+    is there. ``surplus`` is what should not be there: nothing is wanted, and it is to be removed. ``advice`` is what to
+    do about a socket that is missing.
     """
 
     instance: Instance
@@ -101,6 +143,9 @@ class Entry:
     same: bool | None = None
     problem: Problem | None = None
     severity: Severity | None = None
+    evidence: Evidence = NO_EVIDENCE
+    surplus: bool = False
+    advice: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

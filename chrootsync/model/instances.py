@@ -11,12 +11,17 @@ class Daemon:
     """One service line: its name (``smtp/inet``), the program it runs (``smtpd``), and the parameters it sees.
 
     ``parameters`` maps names to expanded values, command-line overrides included; it may compute them when asked.
+    ``tables`` maps lookup tables as parameters name them (``ldap:/etc/postfix/aliases.cf``) to what is set, or looked
+    up, in them; it reads them when asked, and raises UnreadableError, UnsafeError. ``command`` is the program's path
+    on the host.
     """
 
     name: str
     program: str
     chrooted: bool
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    command: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

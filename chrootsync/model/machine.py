@@ -107,6 +107,13 @@ class Chroot(Protocol):
         """What is at ``path``. Raises UnsafeError, UnreadableError."""
         ...
 
+    def has_socket(self, path: str) -> bool:
+        """Whether a socket is at ``path``, links followed, whoever owns the way there; true also beyond a mount.
+
+        Raises UnreadableError.
+        """
+        ...
+
     def names(self, directory: str) -> list[tuple[str, FileType]]:
         """The names in a directory, sorted, with their types; empty where it is missing.
 

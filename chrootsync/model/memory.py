@@ -25,6 +25,20 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """What a repair put where nothing was, and what stands there now as far as chrootsync knows.
+
+    ``rule`` put it there for ``instance``, at ``since`` (seconds since the epoch); ``state`` is what was last written.
+    """
+
+    path: str
+    state: State
+    instance: str
+    rule: str
+    since: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
     """An entry that was rolled back by hand, from ``since`` to ``until`` (seconds since the epoch) at most.
 
@@ -125,12 +139,29 @@ class Memories(Protocol):
         """What is remembered of each spot, in their order."""
         ...
 
+    def places(self) -> Mapping[str, Sequence[str]]:
+        """By chroot, the paths where repairs put something; a hint that costs little and may be out of date."""
+        ...
+
+    def placed(self, chroot: str) -> list[Placed]:
+        """What repairs put into a chroot where nothing was, and what was not taken away again."""
+        ...
+
+    def disown(self, chroot: str, paths: Sequence[str]) -> None:
+        """Forget, where anything can be remembered, that a repair put there what somebody else has changed since."""
+        ...
+
 
 class Journal(Protocol):
     """Remembers what a repair is about to do, and what came of it.
 
     Nothing here raises: what cannot be written down is told as a note of the run, and must not keep a repair back.
     """
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what was planned last is remembered."""
+        ...
 
     def plan(self, steps: Sequence[Step]) -> None:
         """Remember which temporaries are about to be made in one chroot; on the disk when this returns."""

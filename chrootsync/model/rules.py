@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from chrootsync.model.words import FileType, OnChange, OnConflict, Presence, Severity
 
@@ -16,26 +16,49 @@ class Guard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParameterCondition:
-    """True where one of the ``names`` (shell patterns) has a value in which ``matches`` is found.
-
-    What group 1 of ``matches`` caught replaces ``$1`` in the rule's paths: the rule then holds once for each catch.
-    """
+    """True where one of the ``names`` (shell patterns) has a value in which ``matches`` is found."""
 
     names: tuple[str, ...]
     matches: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class When:
-    """The conditions of a rule; all that are given must hold.
+class TableCondition:
+    """True where ``matches`` is found in a value of a lookup table that a parameter names.
 
-    ``chrooted``: programs (smtp, smtpd) one of which must run chrooted; only their parameters count for ``parameter``.
+    ``of`` are shell patterns for parameters, ``types`` those of their tables (``ldap``, ``hash``) that are looked into,
+    ``keys`` shell patterns for what is set, or looked up, there.
+    """
+
+    of: tuple[str, ...]
+    types: tuple[str, ...]
+    keys: tuple[str, ...]
+    matches: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileCondition:
+    """True where ``matches`` is found in a line of one of the host's files ``paths``."""
+
+    paths: tuple[str, ...]
+    matches: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class When:
+    """Conditions, all of which must hold that are given.
+
+    ``chrooted``: programs (smtp, smtpd) one of which must run chrooted; only their parameters and tables count then.
     ``version`` is a specifier for the service's version, ``libc`` one of ``glibc``, ``musl``, or with a specifier
     behind it; ``distribution`` holds IDs as in os-release(5); ``exists`` is a path on the host.
+    What group 1 of a ``matches`` caught (of one of ``parameters``, ``table`` and ``file``) replaces ``$1`` in the
+    rule's paths: the rule then holds once for each catch.
     """
 
     chrooted: tuple[str, ...] = ()
-    parameter: ParameterCondition | None = None
+    parameters: tuple[ParameterCondition, ...] = ()
+    table: TableCondition | None = None
+    file: FileCondition | None = None
     version: str | None = None
     libc: str | None = None
     distribution: tuple[str, ...] = ()
@@ -66,8 +89,9 @@ class Rule:
 
     ``match`` (a regular expression for whole names) chooses the files of ``directories``; without it all regular files
     there count, and those of directories below. ``filtered`` names passwd(5) or group(5) files whose password fields
-    are left out of the copy. ``mode``, ``owner`` and ``group`` are what the copy shall have (default: root's, and the
-    source's mode without write for group and others and without set-id).
+    are left out of the copy. One of ``when`` must hold (none: always). With ``optional`` a source that the host lacks
+    is no drift. ``advice`` is what to do where a socket is missing. ``mode``, ``owner`` and ``group`` are what the copy
+    shall have (default: root's, and the source's mode without write for group and others and without set-id).
     """
 
     id: str
@@ -83,7 +107,9 @@ class Rule:
     links: tuple[Link, ...] = ()
     sockets: tuple[str, ...] = ()
     filtered: tuple[str, ...] = ()
-    when: When = field(default_factory=When)
+    when: tuple[When, ...] = ()
+    optional: bool = False
+    advice: str | None = None
     presence: Presence = Presence.REQUIRED
     guard: Guard | None = None
     mode: int | None = None

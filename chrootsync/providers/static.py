@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chrootsync.model import Config, ConfigError, Control, Host, Instance, RuleSet
+from chrootsync.model import Config, ConfigError, Control, Host, Instance, RuleSet, When
 
 
 def discover(host: Host, config: Config, rule_sets: Iterable[RuleSet]) -> list[Instance]:  # noqa: ARG001 - Provider
@@ -45,5 +45,9 @@ def discover(host: Host, config: Config, rule_sets: Iterable[RuleSet]) -> list[I
 
 
 def _asks_for_daemons(rule_set: RuleSet) -> bool:
-    """Whether rules of a set could never hold for an instance of which no daemons are known."""
-    return any(rule.when.chrooted or rule.when.parameter is not None for rule in rule_set.rules)
+    """Whether a rule of a set could never hold for an instance of which no daemons are known."""
+    return any(rule.when and all(map(_of_daemons, rule.when)) for rule in rule_set.rules)
+
+
+def _of_daemons(when: When) -> bool:
+    return bool(when.chrooted or when.parameters or when.table)

@@ -36,7 +36,8 @@ def _block(rule_set: RuleSet) -> Iterator[str]:
         yield ""
         yield f"  {clean(rule.id)}"
         yield from _wrapped("holds", what(rule))
-        yield from _wrapped("when", when(rule.when))
+        for index, condition in enumerate(rule.when or (When(),)):
+            yield from _wrapped("or" if index else "when", when(condition))
         yield from _wrapped("why", clean(rule.why))
 
 
@@ -53,16 +54,23 @@ def what(rule: Rule) -> str:
         ("sockets ", rule.sockets),
     ]
     said = "; ".join(clean(f"{label}{', '.join(names)}") for label, names in parts if names)
-    return f"{said}, where it is present already" if rule.presence is Presence.IF_PRESENT else said
+    if rule.presence is Presence.IF_PRESENT:
+        return f"{said}, where it is present already"
+    return f"{said}, as far as the host has it" if rule.optional else said
 
 
 def when(condition: When) -> str:
-    """The conditions of a rule in words."""
+    """One alternative of a rule's conditions in words."""
     said = []
     if condition.chrooted:
         said.append(f"{', '.join(condition.chrooted)} run chrooted")
-    if condition.parameter is not None:
-        said.append(f"{', '.join(condition.parameter.names)} matches {condition.parameter.matches}")
+    said += [f"{', '.join(one.names)} matches {one.matches}" for one in condition.parameters]
+    if condition.table is not None:
+        table = condition.table
+        where = f"{', '.join(table.types)} tables of {', '.join(table.of)}"
+        said.append(f"{', '.join(table.keys)} in {where} matches {table.matches}")
+    if condition.file is not None:
+        said.append(f"a line of {' or '.join(condition.file.paths)} matches {condition.file.matches}")
     if condition.version is not None:
         said.append(f"version {condition.version}")
     if condition.libc is not None:

@@ -23,6 +23,7 @@ from chrootsync.root.files import ChrootCopy, HostFile, extensions, list_directo
 from chrootsync.root.walk import (
     NO_NAMES,
     Directory,
+    Policy,
     Pool,
     Walker,
     anything,
@@ -44,20 +45,33 @@ Way = Callable[[str], tuple[str, frozenset[tuple[int, int]]]]
 class WalkedChroot:
     """One chroot of a root; see the Chroot protocol of the model."""
 
-    def __init__(self, path: str, outside: str, walker: Walker, mounts: frozenset[str], way: Way) -> None:
+    def __init__(
+        self,
+        path: str,
+        outside: str,
+        walkers: Callable[[Policy], Walker],
+        trusted: Policy,
+        mounts: frozenset[str],
+        way: Way,
+    ) -> None:
         """``path`` is the chroot's from the root, ``outside`` as this process sees it, without a slash at its end.
 
-        ``mounts`` are the mount points below it, from the chroot.
+        ``walkers`` makes one that begins at the chroot; ``trusted`` is the policy of all that is read or written by its
+        path. ``mounts`` are the mount points below it, from the chroot.
         """
         self.path = path
         self._outside = outside
-        self.walker = walker
+        self._walkers = walkers
+        self.walker = walkers(trusted)
+        self._anywhere: Walker | None = None
         self._mounts = mounts
         self._way = way
 
     def close(self) -> None:
-        """Close every descriptor of the walk."""
+        """Close every descriptor of the walks."""
         self.walker.close()
+        if self._anywhere is not None:
+            self._anywhere.close()
 
     def holds(self, source: str) -> bool:
         """Whether a host path lies in the chroot: by its name or, where a directory is mounted twice, by inode.
@@ -76,6 +90,22 @@ class WalkedChroot:
             return self.walker.visit(directory).path
         except AbsentError:
             return None
+
+    def has_socket(self, path: str) -> bool:
+        """Whether a socket is at a path, links followed, whoever owns the way there: it is looked for, no more.
+
+        A mount is not looked into, and counts: who mounts something there brings a socket into the chroot.
+        """
+        if self._anywhere is None:
+            self._anywhere = self._walkers(anything)
+        try:
+            place = self._anywhere.place(path)
+        except AbsentError:
+            return False
+        except UnsafeError:
+            return True
+        os.close(place.fd)
+        return stat.S_ISSOCK(place.status.st_mode)
 
     def names(self, directory: str) -> list[tuple[str, FileType]]:
         """The names in a directory of the chroot; empty where it is missing."""
@@ -215,11 +245,13 @@ class Root:
         outside = os.path.realpath(self.path).rstrip("/") + way.path.rstrip("/")
         below = f"{outside}/"
         mounts = frozenset("/" + mount.removeprefix(below) for mount in mounted if mount.startswith(below))
-        fd = self._pool.duplicate(way)
-        policy = inside(only_trusted(self.owners), status.st_dev)
-        base = Directory(fd, "/", status)
         enter = None if trusting is not self._trusting else lambda: self._pool.duplicate(self._trusting.opened(way))
-        return WalkedChroot(way.path, outside, Walker(base, policy, self._pool, enter, mounts), mounts, self._way)
+
+        def walker(policy: Policy) -> Walker:
+            base = Directory(self._pool.duplicate(trusting.opened(way)), "/", status)
+            return Walker(base, inside(policy, status.st_dev), self._pool, enter, mounts)
+
+        return WalkedChroot(way.path, outside, walker, only_trusted(self.owners), mounts, self._way)
 
     def _way(self, directory: str) -> tuple[str, frozenset[tuple[int, int]]]:
         """A host directory's path without links, and the inodes of it and of all above it; none where it is missing."""

@@ -170,6 +170,19 @@ def list_of(getter: Getter[T]) -> Getter[tuple[T, ...]]:
     return Getter(read, {"type": "array", "minItems": 1, "items": getter.schema})
 
 
+def one_or_more(getter: Getter[T]) -> Getter[tuple[T, ...]]:
+    """An array of at least one value, or one value by itself."""
+    several = list_of(getter)
+
+    def read(place: Place, value: object) -> tuple[T, ...] | None:
+        if isinstance(value, list):
+            return several.read(place, value)
+        item = getter.read(place, value)
+        return None if item is None else (item,)
+
+    return Getter(read, {"anyOf": [getter.schema, several.schema]})
+
+
 def table_of(keys: Keys, build: Callable[..., T]) -> Getter[T]:
     """A table of ``keys``, made into an object by ``build`` where all of it is right."""
 

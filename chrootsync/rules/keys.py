@@ -7,6 +7,7 @@ from typing import Any
 
 from chrootsync.model import (
     Device,
+    FileCondition,
     FileType,
     Guard,
     Link,
@@ -15,6 +16,7 @@ from chrootsync.model import (
     ParameterCondition,
     Presence,
     Severity,
+    TableCondition,
     When,
 )
 from chrootsync.rules.getters import (
@@ -31,6 +33,7 @@ from chrootsync.rules.getters import (
     integer,
     list_of,
     object_schema,
+    one_or_more,
     quoted,
     table_of,
     text,
@@ -159,20 +162,83 @@ _PARAMETER = table_of(
     },
     ParameterCondition,
 )
-_WHEN = table_of(
+_TABLE = table_of(
     {
-        "chrooted": Key(_NAMES, "Programs one of which must run chrooted; only their parameters count."),
-        "parameter": Key(_PARAMETER, "A parameter of a chrooted daemon must have a value."),
+        "of": Key(list_of(TEXT), "Shell patterns for the parameters that name the tables.", required=True),
+        "types": Key(_NAMES, "Types of tables that are looked into: ldap, mysql, hash.", required=True),
+        "keys": Key(list_of(TEXT), "Shell patterns for what is set, or looked up, in them.", required=True),
+        "matches": Key(
+            EXPRESSION, "A regular expression that must be found in one of these; $1 as of a parameter.", required=True
+        ),
+    },
+    TableCondition,
+)
+_FILE = table_of(
+    {
+        "paths": Key(list_of(PATH), "Files of the host; those that are missing do not count.", required=True),
+        "matches": Key(
+            EXPRESSION, "A regular expression that must be found in a line of one; $1 as of a parameter.", required=True
+        ),
+    },
+    FileCondition,
+)
+
+
+def _when(*, parameter: tuple[ParameterCondition, ...] = (), **values: Any) -> When:
+    return When(parameters=parameter, **values)
+
+
+def _read_when(place: Place, value: object) -> When | None:
+    """One alternative; of two conditions that catch something, nobody could tell which one ``$1`` stands for."""
+    when = _CONDITIONS.read(place, value)
+    if when is None or not isinstance(value, dict):
+        return None
+    parameter = place.key("parameter")
+    several = isinstance(value.get("parameter"), list)
+    conditions = [
+        *((parameter.item(index) if several else parameter, one) for index, one in enumerate(when.parameters)),
+        (place.key("table"), when.table),
+        (place.key("file"), when.file),
+    ]
+    catching = [where.key("matches") for where, one in conditions if one is not None and catches(one.matches)]
+    for where in catching[1:]:
+        what = f"has a group, as {catching[0].path} has, and only one may catch $1"
+        where.report(f"{what}; write (?:...) where nothing is to be caught")
+    return None if catching[1:] else when
+
+
+def catches(expression: str) -> bool:
+    """Whether an expression has a group 1."""
+    return re.compile(expression).groups > 0
+
+
+_CONDITIONS = table_of(
+    {
+        "chrooted": Key(_NAMES, "Programs one of which must run chrooted; only their parameters and tables count."),
+        "parameter": Key(
+            one_or_more(_PARAMETER), "A parameter of a chrooted daemon must have a value; all of several."
+        ),
+        "table": Key(_TABLE, "A lookup table that a chrooted daemon uses must hold something."),
+        "file": Key(_FILE, "A file of the host must have a certain line."),
         "version": Key(Getter(_read_version, TEXT.schema), "A specifier for the version of the service."),
         "libc": Key(Getter(_read_libc, {"type": "string", "pattern": "^(?:glibc|musl)"}), "glibc, musl, glibc>=2.34."),
         "distribution": Key(list_of(NAME), "IDs as in os-release(5), one of which the host must have."),
         "exists": Key(PATH, "A path that must exist on the host."),
     },
-    When,
+    _when,
 )
+_WHEN = Getter(_read_when, _CONDITIONS.schema)
 
 WHAT = ("files", "directories", "nss", "libraries", "devices", "links", "sockets", "filtered")
 """The keys one of which every rule has: what the chroot must hold."""
+
+NEEDS = {
+    "match": ("directories",),
+    "mirror": ("directories",),
+    "optional": ("files", "filtered", "directories"),
+    "advice": ("sockets",),
+}
+"""Keys that mean nothing without one of the others."""
 
 PATH_KEYS = ("files", "directories", "sockets", "filtered", "links")
 """The keys in whose paths ``$1`` may stand."""
@@ -183,7 +249,7 @@ RULE_KEYS = {
     "files": Key(_PATHS, "Host files whose copies the chroot must hold."),
     "directories": Key(_PATHS, "Host directories whose regular files the chroot must hold copies of."),
     "match": Key(EXPRESSION, "A regular expression for whole file names in the directories."),
-    "mirror": Key(FLAG, "Whether matching files that the host does not have are told as orphans."),
+    "mirror": Key(FLAG, "Whether matching files that the host does not have are orphans, and moved out."),
     "nss": Key(
         list_of(Getter(_read_database, {"enum": list(_DATABASES)})),
         "Databases of nsswitch.conf(5) whose modules the chroot must hold, with the libraries that they need.",
@@ -193,7 +259,8 @@ RULE_KEYS = {
     "links": Key(list_of(_LINK), "Symbolic links."),
     "sockets": Key(_PATHS, "Sockets that must be there; they are never copied."),
     "filtered": Key(_PATHS, "passwd(5) and group(5) files, copied without password fields."),
-    "when": Key(_WHEN, "Conditions, all of which must hold."),
+    "when": Key(one_or_more(_WHEN), "Conditions, all of which must hold; of several tables of them, one."),
+    "optional": Key(FLAG, "Whether the host may lack the files and directories; what it lacks is not needed."),
     "presence": Key(choice(Presence), "if-present: only refresh what the chroot holds already."),
     "guard": Key(_GUARD, "What a source must satisfy before it replaces a copy."),
     "mode": Key(
@@ -205,6 +272,7 @@ RULE_KEYS = {
     ),
     "owner": Key(NAME, "The owner of the copy, a name or a number; default root."),
     "group": Key(NAME, "The group of the copy, a name or a number; default root's."),
+    "advice": Key(TEXT, "What to do where a socket is missing, as a clause."),
     "on_change": Key(choice(OnChange), "What the instance needs after a change."),
     "on_conflict": Key(choice(OnConflict), "What happens to a copy that chrootsync cannot tell to be its own."),
     "severity": Key(choice(Severity), "How much a drift of this rule weighs."),
@@ -226,7 +294,9 @@ def schema() -> dict[str, Any]:
     """
     rule = object_schema(RULE_KEYS) | {
         "anyOf": [{"required": [name]} for name in WHAT],
-        "dependentRequired": {"match": ["directories"], "mirror": ["directories"]},
+        "dependentSchemas": {
+            name: {"anyOf": [{"required": [other]} for other in others]} for name, others in NEEDS.items()
+        },
     }
     override = object_schema(RULE_KEYS, partial=True) | {"required": ["id"], "minProperties": 2}
     return {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from chrootsync.model import ConfigError, Link, Presence, Rule, RuleSet
+from chrootsync.model import ConfigError, Link, Presence, Rule, RuleSet, When
 from chrootsync.rules.getters import Place, load, table_at, tables_at, unknown, unknown_key
-from chrootsync.rules.keys import FILE_KEYS, PATH_KEYS, RULE_KEYS, RULESET_KEYS, WHAT
+from chrootsync.rules.keys import FILE_KEYS, NEEDS, PATH_KEYS, RULE_KEYS, RULESET_KEYS, WHAT, catches
 
 Text = tuple[str, str | bytes]
 """The path of a file, for messages, and its contents."""
@@ -97,29 +96,41 @@ def _check(place: Place, raw: Mapping[str, Any], values: Mapping[str, Any]) -> b
     before = len(place.problems)
     if not any(name in raw for name in WHAT):
         place.report(f"must say what the chroot is to hold: one of {', '.join(WHAT)}")
-    for name in ("match", "mirror"):
-        if name in raw and "directories" not in raw:
-            place.key(name).report("has no directories to act on")
+    for name, others in NEEDS.items():
+        if name in raw and not any(other in raw for other in others):
+            place.key(name).report(f"has no {', '.join(others)} to act on")
     if values.get("mirror") and values.get("presence") == Presence.IF_PRESENT:
-        # The files of the chroot that the host does not have would be told as orphans, whoever put them there.
+        # The files of the chroot that the host does not have would be moved out, whoever put them there.
         place.key("mirror").report('cannot go with presence = "if-present"')
+    # Conditions that could not be read may have caught something.
     if "when" in values or "when" not in raw:
-        _check_catch(place, values)
+        _check_catch(place, raw, values)
     return len(place.problems) == before
 
 
-def _check_catch(place: Place, values: Mapping[str, Any]) -> None:
-    """Report ``$1`` where no parameter condition catches anything."""
-    when = values.get("when")
-    parameter = when.parameter if when else None
-    if parameter and re.compile(parameter.matches).groups:
+def _check_catch(place: Place, raw: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Report ``$1`` where one of the alternatives does not catch anything that it could stand for."""
+    lacking = _lacking(raw, values)
+    if lacking is None:
         return
     for name in PATH_KEYS:
         for index, item in enumerate(values.get(name, ())):
             path = item.path if isinstance(item, Link) else item
             if "$1" in path:
-                where = place.key(name).item(index)
-                where.report("has $1, but when.parameter.matches " + ("has no group" if parameter else "is missing"))
+                place.key(name).item(index).report(f"has $1, but {lacking}")
+
+
+def _lacking(raw: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    """The first alternative that catches nothing, as a clause; None where all of them do."""
+    alternatives: tuple[When, ...] = values.get("when", ())
+    if not alternatives:
+        return "when is missing"
+    for index, when in enumerate(alternatives):
+        conditions = (*when.parameters, when.table, when.file)
+        if not any(catches(condition.matches) for condition in conditions if condition is not None):
+            name = f"when[{index}]" if isinstance(raw["when"], list) else "when"
+            return f"{name} catches nothing: none of its matches has a group"
+    return None
 
 
 def _changes(

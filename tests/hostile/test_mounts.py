@@ -46,6 +46,18 @@ def test_a_file_that_is_mounted_over_the_copy_is_never_replaced(arena: Arena, wh
     with_private_mounts(prove)
 
 
+def test_a_socket_that_was_mounted_into_the_chroot_is_not_missed(arena: Arena) -> None:
+    def prove() -> None:
+        arena.plant({"/run/mux/x": OLD, "/run/log": OLD})
+        wanted = [rule(id="test.sockets", sockets=("/run/mux/socket", "/run/log", "/run/other"))]
+        bind(arena.image / "outside", arena.jail / "run/mux")
+        bind(arena.image / "outside/shadow", arena.jail / "run/log")
+        with task(arena.image, wanted) as (work, _):
+            assert [drift.entry.path for drift in drifts(check(work))] == ["/run/other"]
+
+    with_private_mounts(prove)
+
+
 @pytest.mark.parametrize("over", ["/etc", "/usr", "/usr/share"])
 @pytest.mark.parametrize("what", ["tmpfs", "outside", "etc", "jail/two", "itself", "ramfs"])
 def test_nothing_is_written_beneath_a_mount_in_the_chroot(arena: Arena, what: str, over: str) -> None:

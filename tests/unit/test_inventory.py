@@ -6,26 +6,37 @@ import hashlib
 import os
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chrootsync import inventory
+from chrootsync import inventory, libraries
 from chrootsync.model import (
     Device,
     Entry,
+    Evidence,
+    FileCondition,
     FileType,
     Guard,
     Kind,
+    Library,
+    LibrarySet,
     Link,
+    ModuleSocket,
     ParameterCondition,
     Presence,
+    Remedy,
     Rule,
     Severity,
+    TableCondition,
+    Unresolved,
+    UnsafeError,
     When,
 )
 from chrootsync.pipeline import check
 from tests.unit.scenery import Tree, checked, daemon, drifts, grow, instance, kinds, rule, snapshot, task
+from tests.unit.test_conditions import Tables
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files away")
@@ -212,7 +223,7 @@ def test_what_a_mirrored_directory_holds_beyond_the_hosts_is_an_orphan(tree: Pat
         Kind.ORPHAN,
         Severity.WARNING,
     )
-    assert drift.reason == "the host has no such file any more; remove it if it is not your own"
+    assert (drift.reason, drift.remedy) == ("the host has no such file any more", Remedy.REMOVE)
 
 
 def test_links_that_lead_to_no_file_are_no_files_of_a_directory(tree: Path) -> None:
@@ -275,7 +286,7 @@ def test_a_filtered_copy_has_no_password_fields(tree: Path) -> None:
 
 
 def test_a_rule_holds_only_where_one_of_its_programs_runs_chrooted(tree: Path) -> None:
-    needs = rule(files=("/etc/hosts",), when=When(chrooted=("smtpd",)))
+    needs = rule(files=("/etc/hosts",), when=(When(chrooted=("smtpd",)),))
     open_ = entries(tree, needs, daemons=(daemon("smtpd", chrooted=False), daemon("smtp")))
     closed = entries(tree, needs, daemons=(daemon("smtpd"),))
     assert [entry.path for entry in open_] == []
@@ -285,7 +296,7 @@ def test_a_rule_holds_only_where_one_of_its_programs_runs_chrooted(tree: Path) -
 def test_a_parameter_gives_the_paths(tree: Path) -> None:
     grow(tree, {"/etc/ssl/a/x": b"", "/etc/ssl/b/y": b""})
     condition = ParameterCondition(names=("*_tls_CApath",), matches="^(/.+)$")
-    needs = rule(directories=("$1",), when=When(chrooted=("smtp", "lmtp"), parameter=condition))
+    needs = rule(directories=("$1",), when=(When(chrooted=("smtp", "lmtp"), parameters=(condition,)),))
     daemons = (
         daemon("smtp", smtp_tls_CApath="/etc/ssl/a", relayhost="/etc/ssl/b"),
         daemon("smtp", smtp_tls_CApath="/etc/ssl/a"),
@@ -301,7 +312,7 @@ def test_a_parameter_gives_the_paths(tree: Path) -> None:
 
 def test_a_parameter_with_dots_is_told(tree: Path) -> None:
     condition = ParameterCondition(names=("smtp_tls_CApath",), matches="^(.+)$")
-    needs = rule(directories=("$1",), when=When(chrooted=("smtp",), parameter=condition))
+    needs = rule(directories=("$1",), when=(When(chrooted=("smtp",), parameters=(condition,)),))
     (entry,) = entries(tree, needs, daemons=(daemon("smtp", smtp_tls_CApath="/etc/postfix/../ssl"),))
     assert entry.problem is not None
     assert entry.problem.kind is Kind.BAD_SOURCE
@@ -312,7 +323,7 @@ def test_a_parameter_with_dots_is_told(tree: Path) -> None:
 def test_a_parameter_that_names_no_host_directory_asks_for_nothing(tree: Path, value: str) -> None:
     grow(tree, {"/jail/one/etc/ssl/x": b""})
     condition = ParameterCondition(names=("smtp_tls_CApath",), matches="^(.+)$")
-    needs = rule(files=("$1/x",), when=When(chrooted=("smtp",), parameter=condition))
+    needs = rule(files=("$1/x",), when=(When(chrooted=("smtp",), parameters=(condition,)),))
     assert entries(tree, needs, daemons=(daemon("smtp", smtp_tls_CApath=value),)) == []
 
 
@@ -331,8 +342,106 @@ def test_a_parameter_that_names_no_host_directory_asks_for_nothing(tree: Path, v
 )
 def test_conditions_on_the_host_and_the_service(tree: Path, when: When, holds: bool) -> None:
     grow(tree, {"/etc/os-release": b'NAME="Ubuntu"\nID=ubuntu\nID_LIKE="debian"\n'})
-    found = entries(tree, rule(files=("/etc/hosts",), when=when), version="3.7.11")
+    found = entries(tree, rule(files=("/etc/hosts",), when=(when,)), version="3.7.11")
     assert bool(found) is holds
+
+
+def test_an_entry_tells_what_led_to_it(tree: Path) -> None:
+    condition = ParameterCondition(names=("smtp_tls_CApath",), matches="^(/.+)$")
+    needs = rule(files=("$1/x",), when=(When(parameters=(condition,)),))
+    daemons = (daemon("smtp", smtp_tls_CApath="/etc/ssl"), daemon("lmtp", smtp_tls_CApath="/etc/ssl"))
+    (entry,) = [one for one in entries(tree, needs, daemons=daemons) if one.source]
+    assert entry.evidence == Evidence(daemons=("smtp/unix", "lmtp/unix"), setting="smtp_tls_CApath", value="/etc/ssl")
+
+
+def test_two_alternatives_that_catch_the_same_make_one_entry(tree: Path) -> None:
+    conditions = [ParameterCondition(names=(name,), matches="^(/.+)$") for name in ("a", "b", "c")]
+    needs = rule(files=("$1",), when=tuple(When(parameters=(one,)) for one in conditions))
+    daemons = (daemon("smtp", a="/etc/hosts", b="/etc/services", c="/etc/hosts"),)
+    found = [(entry.path, entry.because) for entry in entries(tree, needs, daemons=daemons) if entry.source]
+    assert found == [("/etc/hosts", "a = /etc/hosts (smtp/unix)"), ("/etc/services", "b = /etc/services (smtp/unix)")]
+
+
+def test_a_table_that_is_not_trusted_is_told_and_what_else_is_needed_stays(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/services": b"stale\n"})
+    table = TableCondition(of=("*_maps",), types=("ldap",), keys=("*_file",), matches="(/.+)")
+    rules = [rule(id="test.table", files=("$1",), when=(When(table=table),)), rule(files=("/etc/services",))]
+    unsafe = Tables(x=UnsafeError("/etc/x.cf", "others can write to it (mode 0666); take that away (chmod go-w)"))
+    smtpd = replace(daemon("smtpd", x_maps="ldap:/etc/x.cf"), tables=unsafe)
+    by_path = {one.entry.path: one for one in drifts(checked(tree, rules, [instance(daemons=(smtpd,))]))}
+    assert {path: one.kind for path, one in by_path.items()} == {
+        "/etc/x.cf": Kind.UNREADABLE,
+        "/etc/services": Kind.DIFFERS,
+    }
+    assert by_path["/etc/x.cf"].reason == (
+        "whether the rule holds cannot be told: /etc/x.cf: others can write to it (mode 0666); "
+        "take that away (chmod go-w)"
+    )
+
+
+def test_a_file_condition_that_cannot_be_decided_is_told(tree: Path) -> None:
+    grow(tree, {"/etc/pipe": 0o644})
+    needs = rule(files=("/etc/hosts",), when=(When(file=FileCondition(paths=("/etc/pipe",), matches="x")),))
+    (drift,) = drifts(checked(tree, [needs]))
+    assert (drift.entry.path, drift.kind) == ("/etc/pipe", Kind.UNREADABLE)
+    assert drift.reason == "whether the rule holds cannot be told: /etc/pipe: is a fifo, not a file on the host"
+
+
+def test_what_several_rules_ask_for_in_vain_is_told_once(tree: Path) -> None:
+    grow(tree, {"/etc/pipe": 0o644})
+    when = (When(file=FileCondition(paths=("/etc/pipe",), matches="x")),)
+    rules = [rule(id=f"test.{name}", files=(f"/etc/{name}",), when=when) for name in "abc"]
+    (drift,) = drifts(checked(tree, rules))
+    reason = "whether this and 2 other rules hold cannot be told: /etc/pipe: is a fifo, not a file on the host"
+    assert (drift.entry.rule.id, drift.reason) == ("test.a", reason)
+
+
+@pytest.mark.parametrize("presence", Presence)
+def test_what_to_do_about_a_missing_socket_is_the_rules_advice(tree: Path, presence: Presence) -> None:
+    grow(tree, {"/jail/one/run/mux": b"no socket"})
+    advised = rule(sockets=("/run/mux",), advice="name it by a relative path", presence=presence)
+    (drift,) = drifts(checked(tree, [advised]))
+    assert drift.kind is Kind.UNREACHABLE
+    assert drift.reason == "a file stands where a socket should; name it by a relative path"
+
+
+def test_modules_bring_their_libraries_and_the_sockets_that_they_talk_to(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(tree, {"/lib/libnss_x.so.2": b"x", "/lib/libcap.so.2": b"cap"})
+    module = ("libnss_x.so.2", "nsswitch.conf hosts")
+    needed = LibrarySet(
+        libraries=(
+            Library(path="/lib/libnss_x.so.2", source="/lib/libnss_x.so.2", chain=module),
+            Library(path="/lib/libcap.so.2", source="/lib/libcap.so.2", chain=("libcap.so.2", *module)),
+        ),
+        unresolved=(Unresolved(name="libgone.so.1", because="libnss_x.so.2 ← nsswitch.conf hosts"),),
+        sockets=(
+            ModuleSocket(path="/run/a", chain=module, falls_through=True, advice="take x out"),
+            ModuleSocket(path="/run/b", chain=module, falls_through=False, advice="use files"),
+        ),
+    )
+    monkeypatch.setattr(libraries, "needs_nss", lambda *_: needed)
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(nss=("hosts",))]))}
+    assert {path: (str(one.kind), str(one.severity)) for path, one in by_path.items()} == {
+        "/lib": ("missing", "error"),
+        "/lib/libnss_x.so.2": ("missing", "error"),
+        "/lib/libcap.so.2": ("missing", "error"),
+        "/libgone.so.1": ("unresolved", "error"),
+        "/run/a": ("unreachable", "info"),
+        "/run/b": ("unreachable", "warning"),
+    }
+    library, socket = by_path["/lib/libcap.so.2"], by_path["/run/b"]
+    assert library.entry.because == "libcap.so.2 ← libnss_x.so.2 ← nsswitch.conf hosts"
+    assert library.entry.evidence.chain == ("libcap.so.2", *module)
+    assert (socket.entry.because, socket.entry.evidence.chain) == ("libnss_x.so.2 ← nsswitch.conf hosts", module)
+    assert socket.reason == "no socket is there; use files"
+
+
+def test_an_optional_source_that_a_loop_hides_is_told(tree: Path) -> None:
+    grow(tree, {"/etc/loop": "loop"})
+    (drift,) = [one for one in drifts(checked(tree, [rule(files=("/etc/loop/x",), optional=True)])) if one.entry.source]
+    assert drift.kind is Kind.UNREADABLE
 
 
 # --- If present ---------------------------------------------------------------------------------------------------
@@ -364,11 +473,31 @@ def test_every_kind_of_thing_is_kept_fresh(tree: Path) -> None:
 
 
 def test_a_copy_of_what_the_host_has_no_more_is_told(tree: Path) -> None:
-    optional = rule(files=("/etc/gai.conf",), when=When(exists="/etc/gai.conf"))
+    optional = rule(files=("/etc/gai.conf",), optional=True)
     assert kinds(checked(tree, [optional])) == {}
     grow(tree, {"/jail/one/etc/gai.conf": b"stale for ever"})
     (drift,) = drifts(checked(tree, [optional]))
     assert (drift.kind, drift.reason) == (Kind.BAD_SOURCE, "the source does not exist")
+
+
+def test_what_the_host_may_lack_is_needed_where_it_has_it(tree: Path) -> None:
+    grow(tree, {"/etc/group": b"root:x:0:\n", "/etc/ca/a": b"x"})
+    optional = rule(
+        files=("/etc/hosts", "/etc/gai.conf"),
+        filtered=("/etc/passwd", "/etc/group"),
+        directories=("/etc/ca", "/etc/crl"),
+        optional=True,
+    )
+    found = kinds(checked(tree, [optional]))
+    assert found.keys() == {"/etc", "/etc/hosts", "/etc/group", "/etc/ca", "/etc/ca/a"}
+    assert set(found.values()) == {"missing"}
+    assert "/etc/crl" in kinds(checked(tree, [replace(optional, optional=False)]))
+
+
+def test_a_mirrored_directory_that_the_host_has_no_more_leaves_orphans(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/ca/0a1b2c3d.0": b"stale", "/jail/one/etc/ca/own": b""})
+    mirror = rule(directories=("/etc/ca",), match=r"[0-9a-f]{8}\.0", mirror=True, optional=True)
+    assert kinds(checked(tree, [mirror])) == {"/etc/ca/0a1b2c3d.0": "orphan"}
 
 
 def test_what_another_rule_names_is_that_rules(tree: Path) -> None:
@@ -523,7 +652,7 @@ def test_one_chroot_has_one_instance(tree: Path) -> None:
 def test_a_condition_that_cannot_be_seen_is_told(tree: Path, hidden: str, when: When) -> None:
     grow(tree, {"/etc/os-release": b"ID=debian\n", "/etc/private/file": b"", "/lib/libc.so.6": b""})
     (tree / hidden).chmod(0)
-    (drift,) = drifts(checked(tree, [rule(files=("/etc/hosts",), when=when)]))
+    (drift,) = drifts(checked(tree, [rule(files=("/etc/hosts",), when=(when,))]))
     (tree / hidden).chmod(0o755)
     assert drift.kind is Kind.UNREADABLE
     assert drift.reason.startswith("whether the rule holds cannot be told: /")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from chrootsync.model import (
     ConfigError,
     Device,
+    FileCondition,
     FileType,
     Guard,
     Link,
@@ -26,6 +27,7 @@ from chrootsync.model import (
     Rule,
     RuleSet,
     Severity,
+    TableCondition,
     When,
 )
 from chrootsync.rules import parse
@@ -93,13 +95,15 @@ def test_every_key_becomes_its_field() -> None:
         on_change=OnChange.RESTART,
         on_conflict=OnConflict.KEEP,
         severity=Severity.WARNING,
-        when=When(
-            chrooted=("smtp", "lmtp"),
-            version=">=3.6,<4",
-            libc="glibc>=2.34",
-            distribution=("debian", "opensuse-leap"),
-            exists="/etc/resolv.conf",
-            parameter=ParameterCondition(names=("*_maps", "smtpd_tls_CApath"), matches="^$"),
+        when=(
+            When(
+                chrooted=("smtp", "lmtp"),
+                version=">=3.6,<4",
+                libc="glibc>=2.34",
+                distribution=("debian", "opensuse-leap"),
+                exists="/etc/resolv.conf",
+                parameters=(ParameterCondition(names=("*_maps", "smtpd_tls_CApath"), matches="^$"),),
+            ),
         ),
     )
     assert second == Rule(
@@ -110,7 +114,7 @@ def test_every_key_becomes_its_field() -> None:
         match=r"[0-9a-f]{8}\.r?[0-9]+",
         mirror=True,
         mode=0o600,
-        when=When(libc="musl", parameter=ParameterCondition(names=("smtp_tls_CApath",), matches="^(/.+)$")),
+        when=(When(libc="musl", parameters=(ParameterCondition(names=("smtp_tls_CApath",), matches="^(/.+)$"),)),),
     )
     assert third == Rule(
         id="all.rest",
@@ -125,9 +129,56 @@ def test_every_key_becomes_its_field() -> None:
         links=(Link(path="/var/run", target="../run"),),
         sockets=("/dev/log",),
         filtered=("/etc/passwd", "/etc/group"),
+        when=(When(),),
         presence=Presence.IF_PRESENT,
         severity=Severity.INFO,
     )
+
+
+def test_conditions_come_as_a_table_or_as_an_array_of_alternatives() -> None:
+    path = CASES / "good" / "alternatives.toml"
+    ((first, second),) = (rule_set.rules for rule_set in parse([(str(path), path.read_text())]))
+    assert first == Rule(
+        id="all.conditions",
+        why="a test needs it",
+        origin=str(path),
+        files=("$1",),
+        directories=("/etc/$1/x",),
+        sockets=("$1/socket",),
+        optional=True,
+        advice="let it listen inside",
+        when=(
+            When(
+                chrooted=("smtpd",),
+                parameters=(
+                    ParameterCondition(names=("a",), matches="(?:yes|no)"),
+                    ParameterCondition(names=("b_*", "c"), matches="^(/.+)$"),
+                ),
+            ),
+            When(
+                parameters=(ParameterCondition(names=("d",), matches="x"),),
+                table=TableCondition(
+                    of=("*_maps",), types=("ldap", "mysql"), keys=("*_file",), matches="(?P<file>/.+)"
+                ),
+                file=FileCondition(paths=("/etc/x.conf", "/usr/lib/x.conf"), matches="^x"),
+            ),
+            When(file=FileCondition(paths=("/etc/x.conf",), matches="^socket: (/.+)")),
+        ),
+    )
+    assert (second.when, second.optional) == ((When(),), False)
+
+
+def test_a_group_that_catches_is_asked_of_each_alternative_only_where_a_path_wants_it() -> None:
+    conditions = "when = [{ parameter = { names = ['x'], matches = '(/.+)' } }, { libc = 'musl' }]"
+    (rule_set,) = parse([("a.toml", HEAD + rule("a", f"files = ['/etc/hosts']\n{conditions}"))])
+    assert len(rule_set.rules[0].when) == 2
+
+
+def test_an_override_gives_a_rule_advice_or_makes_it_optional() -> None:
+    shipped = HEAD + rule("a", 'sockets = ["/run/x"]\nadvice = "old"') + rule("b")
+    change = '[[override]]\nid = "a"\nadvice = "new"\n[[override]]\nid = "b"\noptional = true\n'
+    (rule_set,) = parse([("/usr/a.toml", shipped)], [("/etc/local.toml", change)])
+    assert [(one.advice, one.optional) for one in rule_set.rules] == [("new", False), (None, True)]
 
 
 def test_the_last_override_of_a_key_counts() -> None:
@@ -135,7 +186,7 @@ def test_the_last_override_of_a_key_counts() -> None:
     ((changed,),) = (rule_set.rules for rule_set in parse([(path.name, path.read_bytes())]))
     assert changed.files == ("/etc/c",)
     assert changed.on_conflict is OnConflict.KEEP
-    assert changed.when == When(chrooted=("smtpd",))
+    assert changed.when == (When(chrooted=("smtpd",)),)
 
 
 def test_a_file_without_rules_is_no_rule_set() -> None:
@@ -229,6 +280,7 @@ KEYS = st.sampled_from(
     [
         *("ruleset", "rule", "override", "instance", "id", "why", "files", "directories", "match", "mirror", "nss"),
         *("devices", "links", "sockets", "when", "parameter", "names", "matches", "libc", "version", "presence"),
+        *("table", "file", "of", "types", "keys", "paths", "optional", "advice"),
         *("mode", "path", "type", "major", "minor", "target", "guard", "chroot", "rules", "reload", "unit"),
     ]
 )

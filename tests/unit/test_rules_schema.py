@@ -11,14 +11,32 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]  # it ships no type information
 import pytest
 
-from chrootsync.model import ConfigError, Device, FileType, Guard, Link, ParameterCondition, Rule, When
+from chrootsync.model import (
+    ConfigError,
+    Device,
+    FileCondition,
+    FileType,
+    Guard,
+    Link,
+    ParameterCondition,
+    Rule,
+    TableCondition,
+    When,
+)
 from chrootsync.rules import parse, schema
 from chrootsync.shipped import directory
+from tests.unit.test_rules import accepted as parsed
+from tests.unit.test_rules import to_toml
 
 CASES = Path(__file__).parent.parent / "cases" / "rules"
 GOOD = sorted((CASES / "good").glob("*.toml")) + sorted(Path(directory("rules")).glob("*.toml"))
 NOT_TOML = {"broken", "not-utf8"}
 BAD = [path for path in sorted((CASES / "bad").glob("*.toml")) if path.stem not in NOT_TOML]
+
+
+CONDITIONS: dict[str, Any] = {"parameter": ParameterCondition, "table": TableCondition, "file": FileCondition}
+TABLES = [("rule",), ("rule", "when"), ("rule", "devices"), ("rule", "links"), ("rule", "guard"), ("ruleset",)]
+TABLES += [("rule", "when", name) for name in CONDITIONS]
 
 
 def validator() -> Any:
@@ -29,7 +47,8 @@ def properties(*path: str) -> dict[str, Any]:
     found: dict[str, Any] = schema()
     for name in path:
         found = found["properties"][name]
-        found = found.get("items", found)
+        # What may come by itself or in an array is said in this order.
+        found = found.get("items", found["anyOf"][0] if "anyOf" in found else found)
     properties: dict[str, Any] = found["properties"]
     return properties
 
@@ -37,9 +56,12 @@ def properties(*path: str) -> dict[str, Any]:
 def places(document: object) -> set[str]:
     """The key paths at which the schema finds fault, as the parser writes them."""
     found = set()
-    for error in validator().iter_errors(document):
+    pending = list(validator().iter_errors(document))
+    while pending:
+        error = pending.pop()
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
         found.add(path.removeprefix("."))
+        pending += error.context  # of what may come by itself or in an array
     return found
 
 
@@ -71,22 +93,48 @@ def test_each_mistake_that_the_parser_finds_the_schema_finds(path: Path) -> None
 def test_the_keys_are_the_fields_of_the_model() -> None:
     names = {field.name for field in fields(Rule)} - {"origin"}
     assert set(properties("rule")) == set(properties("override")) == names
-    assert set(properties("rule", "when")) == {field.name for field in fields(When)}
-    assert set(properties("rule", "when", "parameter")) == {field.name for field in fields(ParameterCondition)}
+    assert set(properties("rule", "when")) == {field.name for field in fields(When)} - {"parameters"} | {"parameter"}
+    for name, condition in CONDITIONS.items():
+        assert set(properties("rule", "when", name)) == {field.name for field in fields(condition)}
     assert set(properties("rule", "guard")) == {field.name for field in fields(Guard)}
     assert set(properties("rule", "links")) == {field.name for field in fields(Link)}
     assert set(properties("rule", "devices")) == {field.name for field in fields(Device)} - {"kind"} | {"type"}
     assert FileType.CHARACTER_DEVICE.startswith("character")
 
 
+@pytest.mark.parametrize(
+    ("keys", "accepted"),
+    [
+        ({"files": ["/a"], "optional": True}, True),
+        ({"directories": ["/a"], "optional": False}, True),
+        ({"filtered": ["/a"], "optional": True}, True),
+        ({"nss": ["hosts"], "optional": True}, False),
+        ({"sockets": ["/a"], "advice": "x"}, True),
+        ({"files": ["/a"], "advice": "x"}, False),
+        ({"files": ["/a"], "when": {"parameter": {"names": ["x"], "matches": "y"}}}, True),
+        ({"files": ["/a"], "when": [{"parameter": [{"names": ["x"], "matches": "y"}]}]}, True),
+        ({"files": ["/a"], "when": [{"parameter": [{"names": ["x"]}]}]}, False),
+        ({"files": ["/a"], "when": [[{"libc": "glibc"}]]}, False),
+    ],
+)
+def test_the_schema_and_the_parser_agree(keys: dict[str, Any], accepted: bool) -> None:
+    document = {
+        "ruleset": {"service": "s", "description": "d"},
+        "rule": [{"id": "a", "why": "w", **keys}],
+    }
+    assert (not places(document)) is accepted
+    text = "\n".join(f"{name} = {to_toml(value)}" for name, value in document.items())
+    assert (parsed(text) is not None) is accepted
+
+
 def test_every_key_says_what_it_means() -> None:
-    for path in (("rule",), ("rule", "when"), ("rule", "when", "parameter"), ("rule", "devices"), ("ruleset",)):
+    for path in TABLES:
         assert all(value["description"] for value in properties(*path).values())
 
 
 def test_the_reference_names_every_key() -> None:
     reference = (Path(__file__).parent.parent.parent / "docs" / "rules.md").read_text()
-    for path in (("rule",), ("rule", "when"), ("rule", "when", "parameter"), ("rule", "devices"), ("ruleset",)):
+    for path in TABLES:
         for name in properties(*path):
             assert f"`{name}`" in reference, name
 
@@ -95,7 +143,7 @@ def test_the_examples_of_the_reference_are_right() -> None:
     reference = (Path(__file__).parent.parent.parent / "docs" / "rules.md").read_text()
     blocks = re.findall(r"(?s)```toml\n(.*?)```", reference)
     whole = [block for block in blocks if block.startswith("[ruleset]")]
-    assert len(whole) == 2
+    assert whole
     for block in whole:
         parse([("docs/rules.md", block)])
     head = '[ruleset]\nservice = "s"\ndescription = "d"\n'

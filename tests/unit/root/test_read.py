@@ -133,6 +133,22 @@ def test_what_is_not_there_has_no_state(tree: Path) -> None:
 # --- What is not opened -------------------------------------------------------------------------------------------
 
 
+def test_a_socket_is_found_whoever_owns_the_way_there(tree: Path, image: Root) -> None:
+    grow(tree, {"/jail/run/own": None, "/jail/file": b"", "/jail/var/run": "/run", "/run": None})
+    bind_socket(tree / "jail/run/own/socket")
+    bind_socket(tree / "run/outside")
+    (tree / "jail/run/own").chmod(0o777)
+    (tree / "jail/out").symlink_to("/run/outside")
+    with closing(image.chroot("/jail")) as chroot:
+        assert chroot.has_socket("/run/own/socket")
+        assert chroot.has_socket("/var/run/own/socket")
+        assert not chroot.has_socket("/out")  # inside the chroot there is no such thing
+        assert not chroot.has_socket("/file")
+        assert not chroot.has_socket("/run/own/other")
+        with pytest.raises(UnsafeError):
+            chroot.look("/run/own/socket")
+
+
 @pytest.mark.parametrize("what", ["fifo", "socket", "directory", "link"])
 def test_only_files_are_opened(tree: Path, image: Root, what: str) -> None:
     for place in ("etc/it", "jail/etc/it"):

@@ -1,0 +1,140 @@
+"""What the conditions of rules ask of the host and of daemons, each looked up at most once and only when asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Generic, NamedTuple, TypeVar
+
+from chrootsync import distribution, libraries
+from chrootsync.model import AbsentError, FileType, Host, Libc, PathError
+
+T = TypeVar("T")
+
+
+class Settings(NamedTuple):
+    """All ``parameters`` that a daemon sees, expanded: their ``values`` by name, and each ``distinct`` one once.
+
+    ``tables`` are those that some of them name, by the parameters and the types of tables that were asked for so far.
+    """
+
+    parameters: Mapping[str, str]
+    values: Mapping[str, str]
+    distinct: frozenset[str]
+    tables: dict[tuple[tuple[str, ...], tuple[str, ...]], Sequence[str]]
+
+
+class Listing(NamedTuple):
+    """A host directory: its path without links, and its names with what they are, links followed."""
+
+    real: str
+    names: list[tuple[str, FileType | None]]
+
+
+class _Search(NamedTuple):
+    """Values in which an expression was sought, and those in which it was found."""
+
+    seen: set[str]
+    found: set[str]
+
+
+class _Once(Generic[T]):
+    """A lookup by path that is done once, also where it fails."""
+
+    def __init__(self, look: Callable[[str], T]) -> None:
+        self._look = look
+        self._known: dict[str, T | PathError] = {}
+
+    def __call__(self, path: str) -> T:
+        if path not in self._known:
+            try:
+                self._known[path] = self._look(path)
+            except PathError as error:
+                self._known[path] = error
+        known = self._known[path]
+        if isinstance(known, PathError):
+            raise known
+        return known
+
+
+class Facts:
+    """One host as conditions see it, for all rules and all instances of a run.
+
+    ``listing`` tells what a host directory holds, ``exists`` whether something is at a host path, links followed, and
+    ``lines`` those of a host file: none where it is missing. Each raises PathError for a path that it is given.
+    """
+
+    def __init__(self, host: Host) -> None:
+        """Look things up on ``host``."""
+        self.host = host
+        self.listing = _Once(self._listing)
+        self.exists = _Once(self._exists)
+        self.lines = _Once(self._lines)
+        self._settings: dict[int, Settings] = {}
+        self._searches: dict[re.Pattern[str], _Search] = {}
+
+    def settings(self, parameters: Mapping[str, str]) -> Settings:
+        """A daemon's parameters, expanded once; most daemons of an instance share theirs."""
+        known = self._settings.get(id(parameters))
+        if known is None:
+            values = dict(parameters.items())
+            # The parameters are kept along, so that their id cannot become another's.
+            known = Settings(parameters, values, frozenset(values.values()), {})
+            self._settings[id(parameters)] = known
+        return known
+
+    def fitting(self, pattern: re.Pattern[str], settings: Settings) -> set[str]:
+        """The values of settings in which an expression is found; most defaults are those of all instances."""
+        search = self._searches.setdefault(pattern, _Search(set(), set()))
+        new = settings.distinct - search.seen
+        search.seen.update(new)
+        search.found.update(value for value in new if pattern.search(value))
+        return search.found & settings.distinct
+
+    @cached_property
+    def distributions(self) -> frozenset[str]:
+        """ID and ID_LIKE of os-release(5). Raises UnreadableError."""
+        return frozenset(distribution.lineage(distribution.release(self.host.root.read)))
+
+    @cached_property
+    def libc(self) -> Libc:
+        """The C library of the root. Raises UnreadableError."""
+        return libraries.libc(self.host.root, self.host.cache)
+
+    def _listing(self, directory: str) -> Listing:
+        root = self.host.root
+        names = [
+            (name, self._followed(f"{directory.rstrip('/')}/{name}", kind)) for name, kind in root.names(directory)
+        ]
+        return Listing(root.resolve(directory), names)
+
+    def _followed(self, path: str, kind: FileType) -> FileType | None:
+        """What a name is, or its link leads to; None for a link that leads nowhere.
+
+        What cannot be seen counts as a file: then it is told that it cannot be.
+        """
+        if kind is not FileType.LINK:
+            return kind
+        try:
+            source = self.host.root.source(path)
+        except AbsentError:
+            return None
+        except PathError:
+            return FileType.FILE
+        source.close()
+        return source.state.type
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self.host.root.resolve(path)
+        except AbsentError:
+            return False
+        return True
+
+    def _lines(self, path: str) -> tuple[str, ...]:
+        try:
+            data = self.host.root.read(path)
+        except AbsentError:
+            return ()
+        return tuple(data.decode("utf-8", "surrogateescape").split("\n"))
