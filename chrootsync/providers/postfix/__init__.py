@@ -22,10 +22,12 @@ from chrootsync.model import (
     PathError,
     Reader,
     RuleSet,
+    UnsafeError,
 )
-from chrootsync.providers.postfix import defaults, main_cf, master_cf
+from chrootsync.providers.postfix import defaults, main_cf, master_cf, sasl
 from chrootsync.providers.postfix.expansion import ExpansionError, compatibility_level
 from chrootsync.providers.postfix.main_cf import FileError, Parameters
+from chrootsync.providers.postfix.tables import Files, Tables, opens
 
 _UNIT_DIRECTORIES: Final = ("/usr/lib/systemd/system", "/lib/systemd/system")
 
@@ -38,10 +40,12 @@ class _Broken(Exception):  # noqa: N818 - a value on its way to Instance.problem
 class _Context:
     """What all instances of one discovery share.
 
-    ``default`` is the default instance's configuration directory, ``several`` whether it names others.
+    ``default`` is the default instance's configuration directory, ``several`` whether it names others; ``files`` are
+    those of lookup tables.
     """
 
     host: Host
+    files: Files
     compiled: Mapping[str, str]
     rule_sets: tuple[str, ...]
     default: str
@@ -52,6 +56,7 @@ def discover(host: Host, config: Config, rule_sets: Iterable[RuleSet]) -> list[I
     """The default instance and those that its multi_instance_directories name; none where there is no main.cf."""
     context = _Context(
         host=host,
+        files=Files(host.root),
         compiled={},
         rule_sets=tuple(rule_set.name for rule_set in rule_sets if rule_set.service == "postfix"),
         default=posixpath.normpath(config.postfix),
@@ -82,7 +87,12 @@ def _main_cf(root: Reader, directory: str) -> dict[str, str]:
     except AbsentError:
         raise
     except PathError as error:
-        raise _Broken(str(error)) from None
+        raise _Broken(_told(error)) from None
+
+
+def _told(error: PathError) -> str:
+    """What keeps a file from being used, and what to do; an UnsafeError says that itself."""
+    return str(error) if isinstance(error, UnsafeError) else f"{error}: make it readable"
 
 
 def _other_directories(context: _Context, settings: Mapping[str, str]) -> list[str]:
@@ -224,7 +234,7 @@ def _found(context: _Context, directory: str) -> str:
 
 def _layers(context: _Context, directory: str, settings: Mapping[str, str]) -> Parameters:
     """The parameters of an instance: main.cf, what follows from where it is, what is compiled in."""
-    return Parameters(settings, {"config_directory": directory}, context.compiled)
+    return Parameters(settings, {"config_directory": directory, **sasl.LAYER}, context.compiled)
 
 
 def _validate(parameters: Parameters, settings: Mapping[str, str], compiled: Mapping[str, str]) -> None:
@@ -254,10 +264,12 @@ def _daemons(
     except FileError as error:
         raise _Broken(f"{path}: {error}: correct it") from None
     except PathError as error:
-        raise _Broken(str(error)) from None
+        raise _Broken(_told(error)) from None
     implied = compatibility_level(parameters.expanded("compatibility_level", "0")) < (1, 0, 0)
     # Most services have no parameters of their own and share one mapping, so that each value is expanded once.
     personal = any("service_name" in value or "process_name" in value for value in settings.values())
+    daemon_directory = parameters.get("daemon_directory", "")
+    tables: dict[tuple[int, str], Tables] = {}
     daemons = {}
     for service in services:
         name = f"{service.name}/{service.type}"
@@ -270,7 +282,15 @@ def _daemons(
             except ExpansionError as error:
                 raise _Broken(f"{path}: service {name}: {error}: correct it") from None
         chrooted = service.chroot == "y" or (service.chroot == "-" and implied)
-        daemons[name] = Daemon(name=name, program=program, chrooted=chrooted, parameters=seen)
+        daemons[name] = Daemon(
+            name=name,
+            program=program,
+            chrooted=chrooted,
+            parameters=seen,
+            # Shared where they are the same; the daemons hold the parameters, so that no id comes twice.
+            tables=tables.setdefault((id(seen), opens(program)), Tables(context.files, seen, program)),
+            command=posixpath.join(daemon_directory, service.command),
+        )
     return tuple(daemons.values())
 
 

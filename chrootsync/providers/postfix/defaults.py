@@ -1,14 +1,17 @@
 """The values that parameters have where main.cf does not set them: asked from postconf(1), or out of a table.
 
 The table is for images, where no program is run, and for hosts without postconf: Postfix 3.7 as compiled upstream, and
-what distributions change. It holds what a rule may look at, and what those values refer to.
+what distributions change. It holds what a rule may look at, and what those values refer to. Where the programs lie and
+which version they are is seen from the files themselves, where they are there: derivatives move them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from chrootsync import distribution
 from chrootsync.model import FileType, Host, PathError, Reader
 
 _POSTCONF: Final = ("/usr/sbin/postconf", "/usr/bin/postconf", "/usr/local/sbin/postconf", "/usr/local/bin/postconf")
@@ -51,6 +54,7 @@ _BASE: Final[Mapping[str, str]] = {
     "data_directory": "/var/lib/postfix",
     "default_database_type": "hash",
     "disable_dns_lookups": "no",
+    "fast_flush_domains": "$relay_domains",
     "inet_interfaces": "all",
     "inet_protocols": "all",
     "lmtp_host_lookup": "dns",
@@ -100,6 +104,7 @@ _BASE: Final[Mapping[str, str]] = {
     "smtpd_tls_key_file": "$smtpd_tls_cert_file",
     "syslog_facility": "mail",
     "syslog_name": "${multi_instance_name?{$multi_instance_name}:{postfix}}",
+    "tls_append_default_CA": "no",
     "tls_random_exchange_name": "${data_directory}/prng_exch",
     "tls_random_source": "dev:/dev/urandom",
     "tlsproxy_client_CAfile": "$smtp_tls_CAfile",
@@ -117,7 +122,9 @@ _BASE: Final[Mapping[str, str]] = {
 
 # Known and empty: so that a question for one of them has the same answer from the table and from postconf.
 _EMPTY: Final = """
-    body_checks canonical_maps fallback_transport_maps header_checks lmtp_dns_reply_filter
+    body_checks canonical_maps content_filter cyrus_sasl_config_path fallback_transport fallback_transport_maps
+    header_checks lmtp_dns_reply_filter lmtp_dns_support_level lmtp_tls_trust_anchor_file mailbox_transport
+    masquerade_exceptions smtp_tls_trust_anchor_file
     lmtp_discard_lhlo_keyword_address_maps lmtp_generic_maps lmtp_pix_workaround_maps lmtp_sasl_password_maps
     lmtp_sasl_path lmtp_tls_CAfile lmtp_tls_CApath lmtp_tls_policy_maps lmtp_tls_security_level mailbox_command_maps
     mailbox_transport_maps maillog_file milter_header_checks multi_instance_directories multi_instance_group
@@ -134,13 +141,26 @@ _EMPTY: Final = """
     virtual_gid_maps virtual_mailbox_base virtual_mailbox_maps virtual_uid_maps
 """
 
+# What a package is compiled with: debian/rules, Fedora's and SUSE's postfix.spec, Arch's PKGBUILD, Alpine's APKBUILD.
 _DEBIAN: Final[Mapping[str, str]] = {
     "alias_maps": "hash:/etc/aliases, nis:mail.aliases",
     "daemon_directory": "/usr/lib/postfix/sbin",
 }
 _FEDORA: Final[Mapping[str, str]] = {"shlib_directory": "/usr/lib64/postfix"}
-_SUSE: Final[Mapping[str, str]] = {"daemon_directory": "/usr/lib/postfix/bin", "setgid_group": "maildrop"}
-_ARCH: Final[Mapping[str, str]] = {"daemon_directory": "/usr/lib/postfix/bin", "command_directory": "/usr/bin"}
+_SUSE: Final[Mapping[str, str]] = {
+    "daemon_directory": "/usr/lib/postfix/bin",
+    "meta_directory": "/usr/lib/postfix",
+    "setgid_group": "maildrop",
+}
+_ARCH: Final[Mapping[str, str]] = {
+    "command_directory": "/usr/bin",
+    "daemon_directory": "/usr/lib/postfix/bin",
+    "sendmail_path": "/usr/bin/sendmail",
+}
+_ALPINE: Final[Mapping[str, str]] = {
+    "address_verify_map": "lmdb:$data_directory/verify_cache",
+    "postscreen_cache_map": "lmdb:$data_directory/postscreen_cache",
+}
 
 # By ID or ID_LIKE of os-release(5).
 _DISTRIBUTIONS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -153,44 +173,74 @@ _DISTRIBUTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "opensuse": _SUSE,
     "sles": _SUSE,
     "arch": _ARCH,
-    "alpine": {},
+    "alpine": _ALPINE,
 }
 
-# By ID and the part of VERSION_ID that decides; a version that is not listed is not guessed.
-_VERSIONS: Final[Mapping[tuple[str, str], str]] = {
-    ("debian", "11"): "3.5.25",
-    ("debian", "12"): "3.7.11",
-    ("debian", "13"): "3.10.4",
-    ("ubuntu", "20.04"): "3.4.13",
-    ("ubuntu", "22.04"): "3.6.4",
-    ("ubuntu", "24.04"): "3.8.6",
-    ("rhel", "8"): "3.5.8",
-    ("rhel", "9"): "3.5.25",
-    ("rhel", "10"): "3.8.5",
+# A file that tells a directory by lying in it, and the places that distributions give it.
+_PLACES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "daemon_directory": (
+        "master",
+        (
+            "/usr/libexec/postfix",
+            "/usr/lib/postfix/sbin",
+            "/usr/lib/postfix/bin",
+            "/usr/lib/postfix",
+            "/usr/lib64/postfix",
+        ),
+    ),
+    "command_directory": ("postfix", ("/usr/sbin", "/usr/bin", "/usr/local/sbin")),
+    "shlib_directory": ("libpostfix-global.so", ("/usr/lib/postfix", "/usr/lib64/postfix")),
 }
-_RHEL_REBUILDS: Final = ("almalinux", "centos", "ol", "rocky")
+
+# The value of a string parameter stands behind its name: mail_params.c, compiled. Programs that are linked without
+# shared libraries of Postfix have it in themselves.
+_VERSION: Final = re.compile(rb"\0mail_version\0(\d+\.\d+[\w.-]{0,40})\0")
+_PROGRAM_LIMIT: Final = 16 << 20  # bytes
 
 
 def load(host: Host) -> Mapping[str, str]:
     """The defaults, unexpanded; ``mail_version`` is missing where nothing tells it."""
-    return _ask(host) or table(_os_release(host.root))
+    return _ask(host) or _looked_up(host.root)
 
 
 def table(release: Mapping[str, str]) -> dict[str, str]:
-    """The table for a distribution, given what os-release(5) says."""
-    identity = release.get("ID", "")
+    """The table for a distribution, given what os-release(5) says; no version is guessed."""
     values = {**dict.fromkeys(_EMPTY.split(), ""), **_BASE}
-    for name in (identity, *release.get("ID_LIKE", "").split()):
+    for name in distribution.lineage(release):
         if name in _DISTRIBUTIONS:
             values |= _DISTRIBUTIONS[name]
             break
-    if identity in _RHEL_REBUILDS:
-        identity = "rhel"
-    number = release.get("VERSION_ID", "")
-    version = _VERSIONS.get((identity, number)) or _VERSIONS.get((identity, number.partition(".")[0]))
-    if version:
-        values["mail_version"] = version
     return values
+
+
+def _looked_up(root: Reader) -> dict[str, str]:
+    """The table for a root, with directories and the version as its files tell them."""
+    values = table(os_release(root))
+    for parameter, (program, places) in _PLACES.items():
+        candidates = (values[parameter], *places)
+        there = next((place for place in candidates if _is_file(root, f"{place}/{program}")), None)
+        values[parameter] = there or values[parameter]
+    version = _version(root, values)
+    return {**values, "mail_version": version} if version else values
+
+
+def _is_file(root: Reader, path: str) -> bool:
+    try:
+        return root.source(path).state.type is FileType.FILE
+    except PathError:
+        return False
+
+
+def _version(root: Reader, values: Mapping[str, str]) -> str | None:
+    """The version of Postfix that is installed, as its library or its daemon has it."""
+    for path in (f"{values['shlib_directory']}/libpostfix-global.so", f"{values['daemon_directory']}/master"):
+        try:
+            found = _VERSION.search(root.read(path, limit=_PROGRAM_LIMIT))
+        except PathError:
+            continue
+        if found:
+            return found[1].decode()
+    return None
 
 
 def _ask(host: Host) -> Mapping[str, str] | None:
@@ -241,17 +291,9 @@ def _settings(output: str) -> Iterator[tuple[str, str]]:
             yield name, value.strip()
 
 
-def _os_release(root: Reader) -> dict[str, str]:
-    """os-release(5) as a dictionary; empty where there is none."""
-    for path in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            text = root.read(path).decode("utf-8", "replace")
-        except PathError:
-            continue
-        fields: dict[str, str] = {}
-        for line in text.split("\n"):
-            name, equals, value = line.partition("=")
-            if equals:
-                fields[name.strip()] = value.strip().strip("\"'")
-        return fields
-    return {}
+def os_release(root: Reader) -> dict[str, str]:
+    """os-release(5) as a dictionary; empty where there is none, or it cannot be read."""
+    try:
+        return distribution.release(root.read)
+    except PathError:
+        return {}

@@ -67,7 +67,14 @@ def test_without_postfix_there_is_nothing(tmp_path: Path) -> None:
 
 
 def test_the_default_instance(tmp_path: Path) -> None:
-    [instance] = found(tmp_path, {"/etc/postfix/main.cf": "", "/etc/os-release": 'ID=debian\nVERSION_ID="12"\n'})
+    [instance] = found(
+        tmp_path,
+        {
+            "/etc/postfix/main.cf": "",
+            "/etc/os-release": 'ID=debian\nVERSION_ID="12"\n',
+            "/usr/lib/postfix/libpostfix-global.so": "ELF\0mail_version\x003.7.11\0",
+        },
+    )
     assert (instance.name, instance.service, instance.provider) == ("postfix", "postfix", "postfix")
     assert instance.chroot == "/var/spool/postfix"
     assert instance.found == "default instance, /etc/postfix/main.cf"
@@ -356,14 +363,10 @@ def test_the_table_stands_in_where_there_is_no_postconf(tmp_path: Path) -> None:
     ("release", "expected"),
     [
         ({}, ("/usr/libexec/postfix", "/usr/sbin", "postdrop", None)),
-        ({"ID": "debian", "VERSION_ID": "13"}, ("/usr/lib/postfix/sbin", "/usr/sbin", "postdrop", "3.10.4")),
+        ({"ID": "debian", "VERSION_ID": "13"}, ("/usr/lib/postfix/sbin", "/usr/sbin", "postdrop", None)),
         ({"ID": "debian"}, ("/usr/lib/postfix/sbin", "/usr/sbin", "postdrop", None)),
-        ({"ID": "ubuntu", "VERSION_ID": "24.04"}, ("/usr/lib/postfix/sbin", "/usr/sbin", "postdrop", "3.8.6")),
         ({"ID": "mint", "ID_LIKE": "ubuntu debian"}, ("/usr/lib/postfix/sbin", "/usr/sbin", "postdrop", None)),
-        (
-            {"ID": "rocky", "ID_LIKE": "rhel centos fedora", "VERSION_ID": "9.4"},
-            ("/usr/libexec/postfix", "/usr/sbin", "postdrop", "3.5.25"),
-        ),
+        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, ("/usr/libexec/postfix", "/usr/sbin", "postdrop", None)),
         ({"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}, ("/usr/lib/postfix/bin", "/usr/sbin", "maildrop", None)),
         ({"ID": "arch"}, ("/usr/lib/postfix/bin", "/usr/bin", "postdrop", None)),
         ({"ID": "alpine", "VERSION_ID": "3.22"}, ("/usr/libexec/postfix", "/usr/sbin", "postdrop", None)),

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from chrootsync.model import Config, ConfigError, Control, Host, Instance, RuleSet, StaticInstance
+from chrootsync.model import (
+    Config,
+    ConfigError,
+    Control,
+    Host,
+    Instance,
+    ParameterCondition,
+    Rule,
+    RuleSet,
+    StaticInstance,
+    TableCondition,
+    When,
+)
 from chrootsync.providers import PROVIDERS, discover_all, static
 from tests.unit.tree_reader import MemoryCache, TreeReader, plant
 
@@ -80,3 +92,33 @@ def test_names_are_unique_across_providers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_every_provider_finds_nothing_on_an_empty_host(tmp_path: Path, provider: str) -> None:
     assert PROVIDERS[provider](host(tmp_path), Config(), RULE_SETS) == []
+
+
+def test_rules_that_only_daemons_could_make_hold_are_told(tmp_path: Path) -> None:
+    """One that holds by another alternative too can be used."""
+    condition = ParameterCondition(names=("a",), matches="b")
+    lookup = TableCondition(of=("a",), types=("ldap",), keys=("b",), matches="c")
+    asking = [When(chrooted=("sshd",)), When(parameters=(condition,)), When(table=lookup)]
+    sets: dict[str, list[tuple[When, ...]]] = {
+        "bad": [(asking[0], asking[1])],
+        "worse": [(asking[2],), ()],
+        "good": [(), (*asking, When(version=">=1")), (When(libc="glibc"),)],
+    }
+    rule_sets = [
+        RuleSet(
+            name=name,
+            service="sftp",
+            description="",
+            origin="",
+            rules=tuple(Rule(id=f"{name}{index}", why="", origin="", when=when) for index, when in enumerate(whens)),
+        )
+        for name, whens in sets.items()
+    ]
+    with pytest.raises(ConfigError) as caught:
+        static.discover(host(tmp_path), Config(instances=(table("a", "good", "worse", "bad"),)), rule_sets)
+    reason = "asks which daemons run chrooted, which is known of Postfix alone; write a rule set for it"
+    assert caught.value.problems == (
+        f"instance 'a': rule set 'worse' {reason}",
+        f"instance 'a': rule set 'bad' {reason}",
+    )
+    assert static.discover(host(tmp_path), Config(instances=(table("a", "good"),)), rule_sets)

@@ -1,0 +1,94 @@
+"""Cyrus SASL as smtpd(8) uses it: the settings of its configuration file that count after chroot.
+
+Facts: SASL_README, cyrus_sasl_config_path in postconf(5), the options page of Cyrus SASL; the search path of Debian is
+in its patch of Postfix, others have Cyrus SASL's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from chrootsync import distribution
+from chrootsync.model import AbsentError, PathError, Reader
+from chrootsync.providers.postfix import defaults
+
+TYPE: Final = "sasl"
+PARAMETER: Final = "smtpd_sasl_configuration"
+"""No parameter of Postfix: it names the configuration as parameters name tables, so that rules can look into it."""
+LAYER: Final[Mapping[str, str]] = {PARAMETER: f"{TYPE}:$smtpd_sasl_path"}
+
+_SETTING: Final = re.compile(r"\s*([A-Za-z]\w*)\s*:\s*(.*?)\s*")
+
+_Read = Callable[[str, Callable[[str], Mapping[str, str]]], Mapping[str, str]]
+
+
+def settings(root: Reader, read: _Read, parameters: Mapping[str, str], service: str) -> Mapping[str, str]:
+    """What is set for ``service`` (the name of its file without ``.conf``), and what counts where nothing is.
+
+    ``saslauthd_path`` is there only where passwords are checked by saslauthd, ``sasldb_path`` only where sasldb is one
+    of the places that they may come from. Raises UnreadableError, UnsafeError.
+    """
+    names = set(distribution.lineage(defaults.os_release(root)))
+    written = _first(read, [f"{directory}/{service}.conf" for directory in _directories(parameters, names)])
+    found = dict(written)
+    methods = written.get("pwcheck_method", "auxprop").lower().split()
+    plugins = written.get("auxprop_plugin", "").lower().split()
+    if "saslauthd" in methods:
+        found.setdefault("saslauthd_path", _socket(names))
+    else:
+        found.pop("saslauthd_path", None)
+    if "sasldb" in plugins or (not plugins and "auxprop" in methods):
+        found.setdefault("sasldb_path", _database(root, names))
+    else:
+        found.pop("sasldb_path", None)
+    return found
+
+
+def _first(read: _Read, paths: list[str]) -> Mapping[str, str]:
+    """What the first file says that exists, as Cyrus SASL searches."""
+    for path in paths:
+        try:
+            return read(path, parse)
+        except AbsentError:
+            continue
+    return {}
+
+
+def _directories(parameters: Mapping[str, str], names: set[str]) -> Iterator[str]:
+    set_path = parameters.get("cyrus_sasl_config_path", "")
+    if set_path:
+        path = set_path
+    elif names & {"debian", "ubuntu"}:
+        path = f"{parameters.get('config_directory', '/etc/postfix')}/sasl:/usr/lib/sasl"
+    else:
+        path = "/usr/lib64/sasl2:/usr/lib/sasl2:/etc/sasl2"
+    return (directory.rstrip("/") for directory in path.split(":") if directory.startswith("/"))
+
+
+def _socket(names: set[str]) -> str:
+    """Where saslauthd listens, as each distribution has compiled it in."""
+    if names & {"fedora", "rhel"}:
+        return "/run/saslauthd/mux"
+    return "/run/sasl2/mux" if names & {"suse", "opensuse"} else "/var/run/saslauthd/mux"
+
+
+def _database(root: Reader, names: set[str]) -> str:
+    """Where sasldb keeps its passwords; Fedora moved it."""
+    if names & {"fedora", "rhel"}:
+        try:
+            return root.resolve("/etc/sasl2/sasldb2")
+        except PathError:
+            pass
+    return "/etc/sasldb2"
+
+
+def parse(text: str) -> dict[str, str]:
+    """The ``name: value`` lines of a configuration file of Cyrus SASL; of two equal names the last counts."""
+    found = {}
+    for line in text.split("\n"):
+        match = _SETTING.fullmatch(line)
+        if match:
+            found[match[1].lower()] = match[2]
+    return found
