@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONTESTED = 3  # repairs without a change of the source, after which something else must be at work
 KEPT = "; kept as its rule says"
+REMOVABLE = (FileType.FILE, FileType.LINK)
 NODES = (FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE)
 
 
@@ -24,6 +25,8 @@ def judge(entry: Entry) -> Drift | None:
     if entry.problem is not None:
         return _drift(entry, entry.problem.kind, Remedy.NONE, entry.problem.reason)
     want, have = entry.want, entry.have
+    if entry.surplus:
+        return _judge_surplus(entry, have)
     if want is None:
         return None
     if want.type is FileType.SOCKET:
@@ -50,12 +53,15 @@ def recall(
     if drift.remedy is Remedy.NONE or force:
         return drift
     hold = memory.hold
-    if hold is not None and hold.source == want and _is_restored(hold, drift.entry, have):
-        reason = f"repair {hold.repair} was rolled back here; held until the source changes, or until {until}"
+    if hold is not None and _is_held(hold, drift.entry, want, have):
+        ends = "" if drift.entry.surplus else "until the source changes, or "
+        reason = f"repair {hold.repair} was rolled back here; held {ends}until {until}"
         return _left_alone(drift, Kind.HELD, f"{reason}; check --fix --force releases it")
     times = len(list(takewhile(lambda put: put == want, memory.repaired)))
     if times >= CONTESTED and not _is_too_open(drift.entry):
         reason = f"repaired {times} times while its source stayed the same: something else keeps changing it"
+        if drift.entry.surplus:
+            reason = f"removed {times} times: something else keeps putting it there"
         return _left_alone(drift, Kind.CONTESTED, f"{reason}; find out what, then check --fix --force")
     return drift
 
@@ -65,11 +71,33 @@ def in_sync(entry: Entry) -> bool:
     return judge(entry) is None
 
 
+def orphan(entry: Entry, reason: str) -> Drift:
+    """The drift of what should not be there, and is."""
+    return _drift(entry, Kind.ORPHAN, Remedy.REMOVE, reason)
+
+
+def is_as_written(state: State, there: State, sha256: str | None) -> bool:
+    """Whether what is there, with that checksum, is exactly what a remembered state says."""
+    return not there.extended and _has_metadata(there, state) and _is_same(state, there, sha256)
+
+
+def _judge_surplus(entry: Entry, have: State | None) -> Drift | None:
+    if have is None:
+        return None
+    gone = "the host has no such file any more"
+    if have.type not in REMOVABLE:
+        return _drift(entry, Kind.ORPHAN, Remedy.NONE, f"{gone}; a {have.type} is never removed: do it by hand")
+    if entry.rule.on_conflict is OnConflict.KEEP:
+        return _drift(entry, Kind.ORPHAN, Remedy.NONE, f"{gone}{KEPT}")
+    return orphan(entry, gone)
+
+
 def _judge_socket(entry: Entry, have: State | None) -> Drift | None:
     if have is not None and have.type is FileType.SOCKET:
         return None
     what = "no socket is there" if have is None else f"a {have.type} stands where a socket should"
-    reason = f"{what}; let its service listen inside the chroot, a socket cannot be copied"
+    advice = entry.advice or "let its service listen inside the chroot, a socket cannot be copied"
+    reason = f"{what}; {advice}"
     return _drift(entry, Kind.UNREACHABLE, Remedy.NONE, reason)
 
 
@@ -107,6 +135,11 @@ def _is_same(state: State, there: State, sha256: str | None) -> bool:
     if state.type is not there.type:
         return False
     return (state.sha256, state.target, state.device) == (sha256, there.target, there.device)
+
+
+def _is_held(hold: Hold, entry: Entry, want: str | None, have: str | None) -> bool:
+    """Whether a hold is still in force; what is needed no more has no source that could change."""
+    return (entry.surplus or hold.source == want) and _is_restored(hold, entry, have)
 
 
 def _is_restored(hold: Hold, entry: Entry, sha256: str | None) -> bool:

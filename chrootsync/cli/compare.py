@@ -13,10 +13,10 @@ from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import InstanceReport
 from chrootsync.pipeline import Task
-from chrootsync.state import pending
+from chrootsync.state import pending, places
 
 if TYPE_CHECKING:
-    from chrootsync.model.memory import Memory, Spot
+    from chrootsync.model.memory import Memory, Placed, Spot
     from chrootsync.state.database import Database
 
 MANUAL = "manual"
@@ -55,6 +55,17 @@ class Recollection:
     def recall(self, spots: Sequence[Spot]) -> list[Memory]:
         """What is remembered of each spot."""
         return self.database.recall(spots)
+
+    def places(self) -> Mapping[str, Sequence[str]]:
+        """By chroot, the paths where repairs put something, as far as that is known without the database."""
+        return places.read(self._stage.store, os.path.realpath(self._stage.root.path))
+
+    def placed(self, chroot: str) -> list[Placed]:
+        """What repairs put into a chroot where nothing was."""
+        return self.database.placed(chroot)
+
+    def disown(self, chroot: str, paths: Sequence[str]) -> None:
+        """A check remembers nothing."""
 
     @property
     def database(self) -> Database:

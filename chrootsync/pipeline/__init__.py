@@ -26,6 +26,7 @@ from chrootsync.model import (
     Source,
     Status,
 )
+from chrootsync.pipeline.orphans import Needs, orphans
 
 if TYPE_CHECKING:
     from chrootsync.model.memory import Journal, Memories
@@ -60,13 +61,15 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
     """Compare every instance with what it must hold."""
     counts = {id(instance): 0 for instance in task.instances}
     drifts: list[Drift] = []
+    needs = Needs(task.instances)
     for entry in inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out):
         task.seen(entry)
+        needs.see(entry)
         counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
         drift = compare.judge(entry)
         if drift is not None:
             drifts.append(drift)
-    recalled = _recalled(task, drifts)
+    recalled = _recalled(task, _with_orphans(task, drifts, needs))
     owners = _owners(task.host, recalled)
     found: dict[int, list[Finding]] = {id(instance): [] for instance in task.instances}
     for drift in sorted(recalled, key=_path):
@@ -75,6 +78,13 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
         InstanceReport(instance=instance, entries=counts[id(instance)], findings=tuple(found[id(instance)]))
         for instance in task.instances
     )
+
+
+def _with_orphans(task: Task, drifts: Sequence[Drift], needs: Needs) -> list[Drift]:
+    """The drifts with the orphans; what an if-present rule says of one is of no account any more."""
+    found = [] if task.memory is None else orphans(task.host, task.rule_sets, task.memory, needs)
+    places = {(id(orphan.entry.instance), orphan.entry.path) for orphan in found}
+    return [*(one for one in drifts if (id(one.entry.instance), one.entry.path) not in places), *found]
 
 
 def repair(
@@ -113,7 +123,10 @@ def _repair_instance(task: Task, writer: Writer, report: InstanceReport, journal
 
 
 def _held_back(task: Task, findings: Sequence[Finding]) -> list[Finding]:
-    """The findings; those on files of a package have to wait while a package manager is at work."""
+    """The findings; those on files of a package have to wait while a package manager is at work.
+
+    What seems to be needed no more may only be gone for a moment, until its package is there again: it waits, too.
+    """
     if not task.transactions:
         return list(findings)
     from chrootsync.transactions import must_wait, name
@@ -123,7 +136,7 @@ def _held_back(task: Task, findings: Sequence[Finding]) -> list[Finding]:
         replace(one, outcome=waiting)
         if one.outcome is None
         and one.drift.remedy is not Remedy.NONE
-        and must_wait(task.host.root, one.drift, task.transactions)
+        and (one.drift.entry.surplus or must_wait(task.host.root, one.drift, task.transactions))
         else one
         for one in findings
     ]

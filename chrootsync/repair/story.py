@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from chrootsync.model import Copy, Drift, Instance, Outcome, State, Status
+from chrootsync.model import Copy, Drift, FileType, Instance, Outcome, State, Status
 from chrootsync.model.memory import Change, Journal, Step
 from chrootsync.root.steps import Staged
 
@@ -40,6 +40,12 @@ class Story:
         digest = self._journal.keep(copy)
         if digest is not None:
             self._kept[id(drift)] = digest
+
+    def can_bring_back(self, drift: Drift) -> bool:
+        """Whether a rollback could bring back what a drift's remedy is going to replace."""
+        have = drift.entry.have
+        is_file = have is not None and have.type is FileType.FILE
+        return self._journal.remembers and (not is_file or id(drift) in self._kept)
 
     def intend(self, staged: Sequence[tuple[Drift, Staged]]) -> None:
         """Write down what is about to take effect."""

@@ -39,6 +39,11 @@ from chrootsync.root.walk import Directory
 from chrootsync.root.write import ChrootWriter, Writer
 
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
+NOT_KEPT = Outcome(
+    status=Status.SKIPPED,
+    reason="left there, since it could not be kept for a rollback: give chrootsync a state directory and room in it "
+    "(--state, history_size), or remove it by hand",
+)
 
 Origin = Callable[[Entry], Source]
 """Gives what an entry's copy is made of. Raises AbsentError, UnreadableError."""
@@ -49,7 +54,7 @@ class _Work:
     """The steps of one instance's repair that were taken, each with its way back, newest last.
 
     ``early`` are directories that took the place of something else, ``plain`` the paths that were swapped by plain
-    renames. ``pause`` lets an interrupt through.
+    renames, ``left`` the drifts that were left as they are. ``pause`` lets an interrupt through.
     """
 
     pause: Callable[[], None]
@@ -62,6 +67,7 @@ class _Work:
     undo: list[Callable[[], None]] = field(default_factory=list)
     parents: list[Directory] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
+    left: dict[int, Outcome] = field(default_factory=dict)
 
     def directories(self) -> list[Directory]:
         """Every directory that a name was made or changed in."""
@@ -99,8 +105,10 @@ def repair(
 
 
 def _order(drift: Drift) -> tuple[int, int, str]:
-    """Directories, outermost first; then libraries; then the rest."""
+    """Directories, outermost first; then libraries; then the rest; what goes comes last: something may still use it."""
     path, want = drift.entry.path, drift.entry.want
+    if drift.remedy is Remedy.REMOVE:
+        return (3, 0, path)
     if want is not None and want.type is FileType.DIRECTORY:
         return (0, path.count("/"), path)
     return (1 if path.startswith(LIBRARY_DIRECTORIES) else 2, 0, path)
@@ -118,8 +126,9 @@ def _transaction(work: _Work, drifts: Sequence[Drift]) -> dict[int, Outcome]:
             work.pause()
             _check_source(work, current)
         work.story.intend(work.staged)
-        results = dict.fromkeys(map(id, drifts), Outcome(status=Status.REPAIRED))
-        results |= _sync(work, [*work.parents, *(staged.directory for _, staged in work.early)], drifts)
+        results = dict.fromkeys(map(id, drifts), Outcome(status=Status.REPAIRED)) | work.left
+        taken = [drift for drift in drifts if id(drift) not in work.left]
+        results |= _sync(work, [*work.parents, *(staged.directory for _, staged in work.early)], taken)
         for group in _groups(work.staged):
             for drift, staged in group:
                 current = drift
@@ -158,10 +167,14 @@ def _give_up(
 
 
 def _groups(staged: Sequence[tuple[Drift, Staged]]) -> list[list[tuple[Drift, Staged]]]:
-    """Libraries before configuration: what comes first is on the disk before what may need it is put."""
-    libraries = [pair for pair in staged if pair[1].path.startswith(LIBRARY_DIRECTORIES)]
-    others = [pair for pair in staged if not pair[1].path.startswith(LIBRARY_DIRECTORIES)]
-    return [libraries, others]
+    """Libraries before configuration: what comes first is on the disk before what may need it is put.
+
+    What is taken away goes when nothing may need it any more.
+    """
+    put = [pair for pair in staged if pair[1].inode is not None]
+    libraries = [pair for pair in put if pair[1].path.startswith(LIBRARY_DIRECTORIES)]
+    others = [pair for pair in put if not pair[1].path.startswith(LIBRARY_DIRECTORIES)]
+    return [libraries, others, [pair for pair in staged if pair[1].inode is None]]
 
 
 # --- Staging ------------------------------------------------------------------------------------------------------
@@ -173,6 +186,9 @@ def _stage(work: _Work, drift: Drift) -> None:
     want, have = entry.want, entry.have
     if have is not None and have.type is FileType.FILE:
         work.story.keep(drift, chroot.look(entry.path))
+    if entry.surplus and not work.story.can_bring_back(drift):
+        work.left[id(drift)] = NOT_KEPT
+        return
     if want is not None and want.type is FileType.DIRECTORY and (have is None or have.type is FileType.DIRECTORY):
         if have is None:
             made = chroot.make_directory(entry.path, want)

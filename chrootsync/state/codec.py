@@ -212,6 +212,19 @@ def reload_in(value: object) -> Reload:
     )
 
 
+def placer_out(instance: str, rule: str, since: float) -> str:
+    """Who put something there: the instance that it was for, the rule, and when."""
+    return json.dumps([instance, rule, since])
+
+
+def placer_in(value: object) -> tuple[str, str, float]:
+    """The instance, the rule and the time of a column. Raises GarbledError."""
+    fields = _list(_loads(value))
+    if len(fields) != 3:
+        raise GarbledError
+    return _exactly(str, fields[0]), _exactly(str, fields[1]), number_in(fields[2])
+
+
 # --- Changes ------------------------------------------------------------------------------------------------------
 
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from chrootsync.model import ChrootsyncError, Copy, Record
-from chrootsync.model.memory import Change, Hold, Memory, Repair, Spot, Unfinished
-from chrootsync.state import history, journal, recall
+from chrootsync.model.memory import Change, Hold, Memory, Placed, Repair, Spot, Unfinished
+from chrootsync.state import history, journal, placed, places, recall
 from chrootsync.state.access import LOST, Access
+from chrootsync.state.cache import Store
 from chrootsync.state.codec import integer_in, path_out
 from chrootsync.state.history import Heading
 from chrootsync.state.journal import RepairJournal
@@ -95,6 +96,7 @@ class Database:
         """See open_database."""
         self.notes = notes
         self._directory = directory
+        self._path = root
         self._access = access
         self._keeper = keeper
         self._now = now
@@ -124,8 +126,8 @@ class Database:
         return self._access.write(work, default=False)
 
     def close(self) -> None:
-        """End the use of the database, and tell by a file's presence whether something is pending."""
-        self._access.write(self._update_marker, None)
+        """End the use of the database; small files tell without it what is pending, and where something was put."""
+        self._access.write(self._update_files, None)
         self._access.close()
 
     # --- Places and sources ---------------------------------------------------------------------------------------
@@ -136,6 +138,20 @@ class Database:
         if not spots:
             return nothing
         return self._access.read(lambda connection: recall.recall(connection, self._root, spots, self._now), nothing)
+
+    def places(self) -> dict[str, list[str]]:
+        """By chroot, the paths where repairs put something."""
+        nothing: placed.Places = {}
+        return self._access.read(placed.places, nothing).get(self._path, {})
+
+    def placed(self, chroot: str) -> list[Placed]:
+        """What repairs put into a chroot where nothing was, and what was not taken away again."""
+        return self._access.read(lambda connection: placed.placed(connection, self._root, chroot), [])
+
+    def disown(self, chroot: str, paths: Sequence[str]) -> None:
+        """Forget, where anything can be remembered, that a repair put there what somebody else has changed since."""
+        if paths:
+            self._access.write(lambda connection: placed.disown(connection, self._root, chroot, paths), None)
 
     def sources(self) -> dict[str, tuple[int, ...]]:
         """The identity under which the checksum of each source was last recorded."""
@@ -227,11 +243,12 @@ class Database:
         recall.remember(connection, self._root, records)
         return True
 
-    def _update_marker(self, connection: sqlite3.Connection) -> None:
+    def _update_files(self, connection: sqlite3.Connection) -> None:
         """Within a transaction, so that no other run can begin something meanwhile."""
         if self._directory is not None:
             update = set_marker if recall.is_pending(connection) else clear_marker
             update(self._directory)
+            places.write(Store(self._directory), placed.places(connection))
 
     def _take_over(self) -> None:
         """Take over what versions without a database remembered of reloads."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from chrootsync.model import Reload, State
 from chrootsync.model.memory import Change, Repair
+from chrootsync.state import placed
 from chrootsync.state.codec import (
     CHANGE_COLUMNS,
     CHANGE_VALUES,
@@ -30,8 +31,8 @@ UNDER_WAY = 3600.0  # a plan of the last hour may be one that another run is car
 LARGEST = 2**63 - 1
 
 _ADD_CHANGE = (
-    f"INSERT INTO changes (repair, root, {CHANGE_COLUMNS}) "  # noqa: S608 -- names of columns
-    f"VALUES (?, ?, {CHANGE_VALUES})"
+    f"INSERT INTO changes (repair, root, placed, {CHANGE_COLUMNS}) "  # noqa: S608 -- names of columns
+    f"VALUES (?, ?, ?, {CHANGE_VALUES})"
 )
 _CHANGES = f"SELECT {CHANGE_COLUMNS} FROM changes WHERE repair = ? ORDER BY id"  # noqa: S608 -- names of columns
 
@@ -63,13 +64,20 @@ def add_changes(
 ) -> None:
     """Remember what a repair did, and what follows from it for the places and their sources."""
     for change in changes:
-        connection.execute(_ADD_CHANGE, (repair, root, *change_out(change)))
-        if change.outcome.status in DONE:
-            _take_for_known(connection, root, heading, change)
+        done = change.outcome.status in DONE
+        replaced = placed.of_replaced(connection, root, change) if done else None
+        connection.execute(_ADD_CHANGE, (repair, root, replaced, *change_out(change)))
+        if done:
+            _take_for_known(connection, root, heading, change, replaced)
 
 
-def _take_for_known(connection: sqlite3.Connection, root: int, heading: Heading, change: Change) -> None:
-    """What was put is the baseline from now on, and what the source has been; a hold outlives only its own rollback."""
+def _take_for_known(
+    connection: sqlite3.Connection, root: int, heading: Heading, change: Change, replaced: str | None
+) -> None:
+    """What was put is the baseline from now on, and what the source has been; a hold outlives only its own rollback.
+
+    ``replaced`` tells who had placed what was replaced.
+    """
     place = (root, path_out(change.chroot), path_out(change.path))
     rollback = heading.undoes is not None  # what it brings back need never have been the source's
     if not (rollback and _is_held(connection, place, change.after)):
@@ -77,9 +85,13 @@ def _take_for_known(connection: sqlite3.Connection, root: int, heading: Heading,
     if change.after is None:
         connection.execute("DELETE FROM baselines WHERE root = ? AND chroot = ? AND path = ?", place)
         return
+    if heading.undoes is not None:
+        by = placed.of_undone(connection, root, heading.undoes, change)
+    else:
+        by = placed.out(change, heading.began) if change.before is None else replaced
     connection.execute(
-        "INSERT OR REPLACE INTO baselines (root, chroot, path, state, written) VALUES (?, ?, ?, ?, ?)",
-        (*place, state_out(replace(change.after, identity=None)), heading.began),
+        "INSERT OR REPLACE INTO baselines (root, chroot, path, state, written, placed) VALUES (?, ?, ?, ?, ?, ?)",
+        (*place, state_out(replace(change.after, identity=None)), heading.began, by),
     )
     if change.source is not None and change.after.sha256 is not None and not rollback:
         add_digest(connection, root, change.source, change.after.sha256)

@@ -50,6 +50,11 @@ class RepairJournal:
         self._heading = heading
         self._plans: dict[str, int] = {}  # the number of the plan that is open, by chroot, the newest last
 
+    @property
+    def remembers(self) -> bool:
+        """Whether what was planned last is remembered."""
+        return bool(self._plans) and self._access.writes
+
     def plan(self, steps: Sequence[Step]) -> None:
         """Remember which temporaries are about to be made in one chroot; on the disk when this returns."""
         if not steps:

@@ -57,6 +57,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             until REAL NOT NULL, repair INTEGER NOT NULL, source TEXT, restored TEXT,
             PRIMARY KEY (root, chroot, path)) WITHOUT ROWID""",
     ),
+    (
+        # Who put there, for whom and when, what stands where nothing was; NULL: not chrootsync, or nobody knows.
+        "ALTER TABLE baselines ADD COLUMN placed TEXT",
+        # The same of what a change replaced, for its rollback.
+        "ALTER TABLE changes ADD COLUMN placed TEXT",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,8 @@ id = "test.accounts"
 why = "a test wants it"
 filtered = ["/etc/passwd"]
 """
+GONE = "/etc/more/gone"
+"""What is needed no more once it is gone from the host, and goes because chrootsync put it there."""
 DEVICE = """
 [[rule]]
 id = "test.device"
@@ -67,7 +71,7 @@ HOST: Tree = {
     "/etc/app/main": b"main\n",
     "/etc/app/sub/deep": b"deep\n",
     "/etc/more/kept": b"needed\n",
-    "/etc/more/gone": b"soon not needed any more\n",
+    GONE: b"soon not needed any more\n",
     "/usr/lib/libx.so": b"\x7fELF one" * 40_000,
     "/usr/lib/plugins/liby.so": b"\x7fELF why",
 }
@@ -201,6 +205,14 @@ def renew(base: Path, template: Path) -> None:
             copy(f"{source}/.", base / name)
         else:
             copy(str(source), base / name)
+    remember(base / "state", base / "root")
+
+
+def remember(state: Path, root: Path) -> None:
+    """Let what is remembered be of a root that has been moved, so that what was put there is known to have been."""
+    if (state / "state.db").exists():
+        with closing(sqlite3.connect(state / "state.db", isolation_level=None)) as connection:
+            connection.execute("UPDATE roots SET path = ?", (os.fsencode(root),))
 
 
 def copy(source: str, to: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from .conftest import Drifted
 from .counting import tried
-from .place import TEMPORARY, Inodes, Picture, torn
+from .place import GONE, TEMPORARY, Inodes, Picture, torn
 from .test_kills import mended
 from .tracing import Call, Fault, needs_strace, spread, with_faults
 from .warm import CRASHED, Ended
@@ -98,16 +98,26 @@ def misreported(scene: Drifted, report: dict[str, Any], ended: Ended, before: In
     now = scene.place.picture()
     for instance in report["instances"]:
         name = instance["name"]
-        outcomes = [drift["outcome"] for drift in instance["drift"]]
+        outcomes = [drift["outcome"] for drift in instance["drift"] if not is_left_there(drift)]
+        left = [f"/jail/{name}{drift['path']}" for drift in instance["drift"] if is_left_there(drift)]
         found = {outcome["status"] if outcome else "none" for outcome in outcomes}
         statuses |= found
-        if found <= {"repaired"} and differences(name, now, scene.new):
+        wrong += [f"{path} was to be left there" for path in left if now.get(path) != scene.old[path]]
+        if not left and any("state.db: cannot be" in note for note in report["notes"]):
+            left = [f"/jail/{name}{GONE}"]  # nobody can tell any more who put it there
+        if found <= {"repaired"} and not set(differences(name, now, scene.new)) <= set(left):
             wrong.append(f"{name} is reported as repaired: {differences(name, now, scene.new)}")
         if found & {"failed", "skipped"} and "unknown" not in found:
             wrong += changed(scene, name, now, before)
     if (ended.code == 3) != bool(statuses & {"failed", "unknown"}):
         wrong.append(f"ended {ended.code} with {sorted(statuses)}")
     return wrong
+
+
+def is_left_there(drift: dict[str, Any]) -> bool:
+    """Whether something was left in a chroot, the rest of which was repaired, because it could not be kept."""
+    outcome = drift["outcome"]
+    return bool(outcome and outcome["status"] == "skipped" and "could not be kept" in outcome["reason"])
 
 
 def differences(name: str, now: Picture, wanted: Picture) -> list[str]:

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chrootsync.model import FileType, Kind, Outcome, Record, Reload, State, Status
-from chrootsync.model.memory import Baseline, Change, Hold, Memory, Repair, Spot, Step
-from chrootsync.state import pending
+from chrootsync.model.memory import Baseline, Change, Hold, Memory, Placed, Repair, Spot, Step
+from chrootsync.state import Store, pending, places
 from chrootsync.state.database import Database, open_database
 from tests.unit.machine import descriptors
 
@@ -102,7 +102,7 @@ def test_nothing_is_left_beside_it(directory: Path) -> None:
     with opened(directory) as database:
         repaired(database, change())
         assert database.notes == []
-    assert os.listdir(directory) == ["state.db"]
+    assert sorted(os.listdir(directory)) == ["cache-places.json", "state.db"]
     assert descriptors() == before
 
 
@@ -111,7 +111,7 @@ def test_a_relative_directory_stays_where_it_is(tmp_path: Path, monkeypatch: pyt
     with closing(open_database("a b%3f#c", "/", write=True, now=NOW)) as database:
         monkeypatch.chdir("/")
         repaired(database, change())
-    assert os.listdir(tmp_path / "a b%3f#c") == ["state.db"]
+    assert sorted(os.listdir(tmp_path / "a b%3f#c")) == ["cache-places.json", "state.db"]
 
 
 def test_an_odd_directory(tmp_path: Path) -> None:
@@ -133,6 +133,8 @@ def test_asking_makes_nothing(directory: Path) -> None:
         assert database.sources() == {}
         assert database.repairs(10) == []
         assert database.unfinished() == []
+        assert database.placed(CHROOT) == []
+        assert database.places() == {}
         assert database.repair(1) is None
         assert database.kept(A) is None
     assert not directory.exists()
@@ -302,6 +304,98 @@ def test_the_same_place_asked_for_twice(directory: Path) -> None:
         first, second, nothing = database.recall([SPOT, SPOT, SPOT._replace(source=None)])
     assert first == second
     assert nothing == replace(first, digests=frozenset())
+
+
+LINK = State(type=FileType.LINK, target="../\n\udcff")
+
+
+@pytest.mark.parametrize("state", [FILE, LINK], ids=["file", "link"])
+def test_what_was_put_where_nothing_was_is_known_with_who_put_it_there(directory: Path, state: State) -> None:
+    path = "/etc/\udcff\n"
+    with opened(directory) as database:
+        repaired(database, change(path, after=state), change("/etc", after=State(type=FileType.DIRECTORY)))
+        expected = [Placed(path=path, state=state, instance="postfix", rule="postfix.resolver", since=NOW)]
+        assert database.placed(CHROOT) == expected
+        assert database.placed("/elsewhere") == []
+        assert database.places() == {CHROOT: [path]}
+    hint = places.read(Store(str(directory)), "/")
+    assert hint == {CHROOT: [path]}
+    assert places.read(Store(str(directory)), "/srv/image") == {}
+
+
+def test_who_put_it_there_is_forgotten_with_it(directory: Path) -> None:
+    with opened(directory) as database:
+        repaired(database, change(), change("/etc/hosts"))
+        repaired(database, replace(change(after=None), before=FILE))
+        database.disown(CHROOT, ["/etc/hosts", "/nowhere"])
+        database.disown(CHROOT, [])
+        assert database.placed(CHROOT) == []
+        assert only(database, Spot(CHROOT, "/etc/hosts", None)).baseline is not None
+    assert places.read(Store(str(directory)), "/") == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "known"),
+    [
+        (FILE, True),
+        (replace(FILE, mode=0o600), True),
+        (replace(FILE, sha256=B), False),
+        (replace(FILE, sha256=None), False),
+    ],
+    ids=["what was put", "its mode changed", "other contents", "contents that nobody knows"],
+)
+def test_a_refresh_keeps_who_put_it_there_while_that_is_what_it_replaces(
+    directory: Path, before: State, known: bool
+) -> None:
+    newer = replace(FILE, sha256=C)
+    with opened(directory) as database:
+        repaired(database, change(), began=NOW - DAY)
+        repaired(database, replace(change(after=newer), before=before))
+        assert [(one.state, one.since) for one in database.placed(CHROOT)] == [(newer, NOW - DAY)] * known
+
+
+def test_a_rollback_restores_who_put_it_there_with_the_contents(directory: Path) -> None:
+    gone = replace(change(after=None), before=FILE)
+    with opened(directory) as database:
+        repaired(database, change(), began=NOW - DAY)
+        ours = repaired(database, gone)
+        repaired(database, change(), undoes=ours)
+        assert [one.since for one in database.placed(CHROOT)] == [NOW - DAY]
+        repaired(database, replace(gone, before=replace(FILE, sha256=B)))
+        theirs = repaired(database, replace(gone, before=replace(FILE, sha256=C)))
+        repaired(database, change(after=replace(FILE, sha256=C)), undoes=theirs)
+        assert database.placed(CHROOT) == []
+
+
+def test_what_a_run_that_was_cut_short_put_is_known_too(directory: Path) -> None:
+    with opened(directory) as database:
+        journal = database.begin(began=NOW, trigger="manual", version="1.0")
+        journal.plan([step(change())])
+    with opened(directory) as database:
+        (unfinished,) = database.unfinished()
+        database.recovered(unfinished, [change()])
+        assert [one.path for one in database.placed(CHROOT)] == [PATH]
+
+
+def test_who_reads_disowns_nothing(directory: Path) -> None:
+    with opened(directory) as database:
+        repaired(database, change())
+    with opened(directory, write=False) as database:
+        database.disown(CHROOT, [PATH])
+        assert database.notes == []
+        assert [one.path for one in database.placed(CHROOT)] == [PATH]
+
+
+@pytest.mark.parametrize("garbage", ["", "{}", '["a", "b"]', '["a", "b", "c"]', '[1, "b", 2.0]', '["a", "b", NaN]'])
+def test_garbage_for_who_put_it_there_is_no_reason_to_prune(directory: Path, garbage: str) -> None:
+    with opened(directory) as database:
+        repaired(database, change())
+    with closing(sqlite3.connect(directory / "state.db")) as connection:
+        connection.execute("UPDATE baselines SET placed = ?", (garbage,))
+        connection.commit()
+    with opened(directory, write=False) as database:
+        assert database.placed(CHROOT) == []
+        assert "makes no sense" in database.notes[0]
 
 
 def test_only_the_repairs_of_a_week_count_up_to_the_last_rollback(directory: Path) -> None:

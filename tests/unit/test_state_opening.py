@@ -318,7 +318,7 @@ def test_what_was_never_finished_goes(directory: Path) -> None:
     with opened(directory) as database:
         assert database.notes == []
         assert not database.fresh
-    assert os.listdir(directory) == ["state.db"]
+    assert sorted(os.listdir(directory)) == ["cache-places.json", "state.db"]
 
 
 # --- Where it cannot be believed, or not be used ------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def test_everything_survives(directory: Path) -> None:
         assert only(database) == Memory(
             baseline=Baseline(state=FILE, written=NOW - 60), digests=frozenset({B}), repaired=(A,)
         )
+        assert database.placed(CHROOT) == [], "who put it there was not remembered then"
         assert database.sources() == {PATH: (1, 2, 3, 4, 5)}
         assert database.reloads() == {"postfix": Record(last=5.0)}
         (unfinished,) = database.unfinished()
@@ -129,6 +131,21 @@ def test_a_new_database_is_what_an_old_one_becomes(directory: Path, tmp_path: Pa
         with opened(place) as database:
             database.remember(PENDING)
     assert columns(directory) == columns(new)
+
+
+def test_what_version_2_put_is_nobodys(directory: Path) -> None:
+    with closing(sqlite3.connect(directory / "state.db", isolation_level=None)) as connection:
+        for statement in schema.MIGRATIONS[1]:
+            connection.execute(statement)
+        connection.execute("PRAGMA user_version = 2")
+    with opened(directory) as database:
+        assert (database.notes, database.placed(CHROOT)) == ([], [])
+        assert only(database).baseline == Baseline(state=FILE, written=NOW - 60)
+        repaired(database, replace(change(), before=FILE), began=NOW)
+        assert database.placed(CHROOT) == [], "a refresh puts nothing there"
+        repaired(database, change(after=None), began=NOW)
+        repaired(database, change(), began=NOW)
+        assert [(one.path, one.since) for one in database.placed(CHROOT)] == [(PATH, NOW)]
 
 
 def columns(directory: Path) -> set[tuple[object, ...]]:
