@@ -14,6 +14,7 @@ from chrootsync import __version__
 from chrootsync.cli import streams
 from chrootsync.cli.check import check
 from chrootsync.cli.demo import demo
+from chrootsync.cli.explain import explain
 from chrootsync.cli.guard import tell_usage
 from chrootsync.cli.history import history
 from chrootsync.cli.instances import instances
@@ -53,6 +54,7 @@ def chrootsync(
 
 
 app.command()(check)
+app.command()(explain)
 app.command()(instances)
 app.command()(history)
 app.command()(rollback)

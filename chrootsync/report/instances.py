@@ -14,12 +14,12 @@ WIDTH = 80
 LABEL = 12
 
 
-def render(instances: Sequence[Instance], *, as_json: bool) -> str:
-    """The instances as blocks of lines, or as JSON."""
+def render(instances: Sequence[Instance], *, as_json: bool, sought: str = "") -> str:
+    """The instances as blocks of lines, or as JSON; where there is none, ``sought`` says where they were looked for."""
     if as_json:
         return json.dumps({"schema": 1, "instances": [_object(one) for one in instances]}, indent=2) + "\n"
     if not instances:
-        return "no instance found: there is no Postfix configuration, and the configuration file names none\n"
+        return f"no instance found: {clean(sought)}\n"
     return "\n".join("".join(f"{line}\n" for line in _block(one)) for one in instances)
 
 

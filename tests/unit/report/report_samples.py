@@ -242,9 +242,11 @@ def _drift() -> Report:
             Kind.ORPHAN,
             OUT,
             "/etc/ssl/certs/1001acf7.0",
-            "the host has no such file any more; remove it if it is not your own",
+            "the host has no such file any more",
             rule=replace(RESOLVER, id="postfix.capath", why="smtp(8) verifies servers by it"),
             severity=Severity.WARNING,
+            remedy=Remedy.REMOVE,
+            have=file(),
         ),
         finding(
             Kind.BAD_SOURCE,

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import chrootsync.report
 from chrootsync.model import (
     Device,
+    FileCondition,
     FileType,
     Finding,
     Guard,
@@ -38,6 +39,7 @@ from chrootsync.model import (
     Severity,
     State,
     Status,
+    TableCondition,
     When,
 )
 from chrootsync.report import FORMATS, Options, render
@@ -276,7 +278,7 @@ def test_rules_are_json_too() -> None:
         rule,
         devices=(Device(path="/dev/null", kind=FileType.CHARACTER_DEVICE, major=1, minor=3),),
         links=(Link(path="/lib", target="usr/lib"),),
-        when=When(chrooted=("smtp",), parameter=ParameterCondition(names=("x_*",), matches="^/(.*)")),
+        when=(When(chrooted=("smtp",), parameters=(ParameterCondition(names=("x_*",), matches="^/(.*)"),)),),
         guard=Guard(matches=r"^\s*nameserver\s"),
         match=r"\.pem$",
         mode=0o644,
@@ -286,6 +288,45 @@ def test_rules_are_json_too() -> None:
     (made,) = valid(listed_rules.render([one], as_json=True))["rule_sets"]
     assert (made["origin"], made["rules"][0]["origin"]) == ("/etc/\\x1b.toml", "/etc/\\x1b.toml: rule[0]")
     assert (made["rules"][1]["match"], made["rules"][1]["mode"]) == (r"\.pem$", 0o644)
+
+
+def test_conditions_of_every_kind_are_json_and_words() -> None:
+    parameters = tuple(ParameterCondition(names=(name,), matches=f"^{name}") for name in ("x", "y"))
+    table = TableCondition(of=("*_maps",), types=("ldap", "mysql"), keys=("ca_*",), matches="(/.+)")
+    file = FileCondition(paths=("/etc/a", "/etc/b"), matches="^socket")
+    conditions = (
+        When(chrooted=("smtp", "lmtp"), parameters=parameters, version=">=3.6", libc="musl", exists="/x"),
+        When(table=table, file=file, distribution=("debian",)),
+        When(),
+    )
+    rule = Rule(id="a", why="c", origin="/a.toml", files=("$1",), when=conditions, optional=True)
+    advised = Rule(id="b", why="c", origin="/a.toml", sockets=("/run/x",), advice="let it listen inside")
+    kept = Rule(id="d", why="c", origin="/a.toml", files=("/etc/x",), presence=Presence.IF_PRESENT)
+    one = RuleSet(name="a", service="postfix", description="d", origin="/a.toml", rules=(rule, advised, kept))
+    (made,) = valid(listed_rules.render([one], as_json=True))["rule_sets"]
+    assert [when["parameters"] for when in made["rules"][0]["when"]] == [
+        [{"names": ["x"], "matches": "^x"}, {"names": ["y"], "matches": "^y"}],
+        [],
+        [],
+    ]
+    assert made["rules"][0]["when"][1]["table"] == {
+        "of": ["*_maps"],
+        "types": ["ldap", "mysql"],
+        "keys": ["ca_*"],
+        "matches": "(/.+)",
+    }
+    assert made["rules"][0]["when"][1]["file"] == {"paths": ["/etc/a", "/etc/b"], "matches": "^socket"}
+    assert [(one["when"] == [], one["optional"], one["advice"]) for one in made["rules"]] == [
+        (False, True, None),
+        (True, False, "let it listen inside"),
+        (True, False, None),
+    ]
+    text = " ".join(listed_rules.render([one], as_json=False).split())
+    assert "holds $1, as far as the host has it when smtp, lmtp run chrooted; x matches ^x; y matches ^y;" in text
+    assert "; version >=3.6; musl; /x exists or ca_* in ldap, mysql tables of *_maps matches (/.+);" in text
+    assert "; a line of /etc/a or /etc/b matches ^socket; distribution debian or always why c" in text
+    assert "holds sockets /run/x when always why c" in text
+    assert "holds /etc/x, where it is present already when always why c" in text
 
 
 def test_each_document_is_one_of_its_kind() -> None:
