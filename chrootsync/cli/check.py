@@ -27,6 +27,7 @@ from chrootsync.cli.setup import (
     keep_out,
     places,
     scene,
+    sought,
 )
 from chrootsync.model import ChrootsyncError, Code, ConfigError, Report
 from chrootsync.pipeline import Task
@@ -168,7 +169,7 @@ def _pass(
             fixed=fix,
             owners=pipeline.names(stage.root, "/etc/passwd"),
             groups=pipeline.names(stage.root, "/etc/group"),
-            notes=result.notes,
+            notes=result.notes if stage.instances else (*result.notes, sought(where, stage)),
         )
         return report, result.differences, stage.config.package_wait
 

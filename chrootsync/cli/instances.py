@@ -8,7 +8,7 @@ import typer
 
 from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, RootOption, RulesOption, StateOption, places, scene
+from chrootsync.cli.setup import ConfigOption, RootOption, RulesOption, StateOption, places, scene, sought
 from chrootsync.model import Code
 from chrootsync.report import instances as listing
 
@@ -30,8 +30,9 @@ def instances(
     Exit status 1: one of them cannot be served.
     """
     shown_as = output.choose(format)
-    with scene(places(root=root, config=config, rules=rules, state=state)) as stage:
-        found = stage.instances
+    where = places(root=root, config=config, rules=rules, state=state)
+    with scene(where) as stage:
+        found, nothing = stage.instances, sought(where, stage)
     status = Code.DRIFT if any(one.problem is not None for one in found) else Code.OK
-    streams.write(listing.render(found, as_json=shown_as == "json"), status)
+    streams.write(listing.render(found, as_json=shown_as == "json", sought=nothing), status)
     raise typer.Exit(status)

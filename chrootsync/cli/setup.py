@@ -113,6 +113,8 @@ def scene(places: Places, names: Sequence[str] = ()) -> Iterator[Scene]:
         store = Store(places.state or (STATE if root.live else None))
         host = Host(root=root, run=LiveRunner() if root.live else None, cache=store)
         instances = providers.discover_all(host, config, rule_sets)
+        if not (instances or root.live):
+            _refuse_no_system(root)
         yield Scene(
             root=root,
             host=host,
@@ -128,10 +130,38 @@ def scene(places: Places, names: Sequence[str] = ()) -> Iterator[Scene]:
 
 
 def _open_root(path: str) -> Root:
+    name_one = "name the directory of an unpacked image"
     try:
-        return Root(path)
+        root = Root(path)
     except PathError as error:
-        raise ConfigError(f"--root {path}: {error.reason}; name the directory of an unpacked image") from None
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise ConfigError(f"--root {path}: is not a directory; unpack or mount the image, and name that") from None
+        reason = "is a link to nothing" if os.path.islink(path) else error.reason
+        raise ConfigError(f"--root {path}: {reason}; {name_one}") from None
+    try:
+        root.names("/")
+    except PathError as error:
+        root.close()
+        raise ConfigError(f"--root {path}: {error.reason}; run this as a user who may read the image") from None
+    return root
+
+
+def _refuse_no_system(root: Root) -> None:
+    """Refuse an image that holds nothing: it was not unpacked, or something else was meant. Raises ConfigError.
+
+    A pipeline that checks it would be told that all is well.
+    """
+    if {"etc", "usr"}.isdisjoint(name for name, _ in root.names("/")):
+        nothing = "no system is in there, neither etc nor usr"
+        raise ConfigError(f"--root {root.path}: {nothing}; name the directory that the image was unpacked to")
+
+
+def sought(places: Places, stage: Scene) -> str:
+    """Where instances were looked for, for the case that there is none: a clause."""
+    main_cf = f"no {os.path.join(stage.config.postfix, 'main.cf')} is there"
+    if places.config is None and not stage.root.live:
+        return f"{main_cf}, and no configuration file that lists instances was named (--config)"
+    return f"{main_cf}, and {places.config or CONFIG} lists no instance"
 
 
 def _check_state(path: str) -> None:

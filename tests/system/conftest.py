@@ -15,7 +15,8 @@ import pytest
 
 from . import image
 from .container import Container, control_groups, remove_stale_groups
-from .mail import Mail
+from .debian import HOSTS, Debian
+from .mail import INSTANCES, Mail
 
 TOOLS = {
     "debootstrap": "debootstrap",
@@ -61,14 +62,26 @@ def _possible() -> None:
 
 @pytest.fixture(scope="session")
 def base(_possible: None) -> Path:
-    """A Debian with systemd and Postfix as they come."""
+    """A Debian 12 with systemd and Postfix as they come."""
     return image.base()
 
 
 @pytest.fixture(scope="session")
+def trixie_base(_possible: None) -> Path:
+    """The same of Debian 13."""
+    return image.base("trixie")
+
+
+@pytest.fixture(scope="session")
 def three_instances(base: Path) -> tuple[Path, ...]:
-    """The layers of a Debian with three instances of Postfix."""
+    """The layers of a Debian 12 with three instances of Postfix."""
     return (image.instances(base), base)
+
+
+@pytest.fixture(scope="session")
+def trixie_instances(trixie_base: Path) -> tuple[Path, ...]:
+    """The same of Debian 13."""
+    return (image.instances(trixie_base), trixie_base)
 
 
 @pytest.fixture(scope="session")
@@ -77,24 +90,64 @@ def managers(base: Path) -> Path:
     return image.managers(base)
 
 
-@pytest.fixture(scope="session")
-def chrootsync(base: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, ...]:
-    """The layers that install chrootsync from a wheel of this checkout; parallel test processes share them."""
-    folder = tmp_path_factory.getbasetemp()
+def installed(below: Path, factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, ...]:
+    """The layers that install chrootsync on a base, from a wheel of this checkout; parallel processes share them."""
+    folder = factory.getbasetemp()
     if worker_id != "master":
         folder = folder.parent
-    below = image.dependencies(base)
-    return (image.project([below, base], folder / "chrootsync-layer"), below)
+    dependencies = image.dependencies(below)
+    target = folder / f"chrootsync-layer-{image.suite_of(below)}"
+    return (image.project([dependencies, below], target), dependencies)
+
+
+@pytest.fixture(scope="session")
+def chrootsync(base: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, ...]:
+    """The layers that install chrootsync on Debian 12."""
+    return installed(base, tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def trixie_chrootsync(trixie_base: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, ...]:
+    """The same on Debian 13."""
+    return installed(trixie_base, tmp_path_factory, worker_id)
 
 
 @pytest.fixture(scope="module")
 def container(chrootsync: tuple[Path, ...], three_instances: tuple[Path, ...]) -> Iterator[Container]:
-    """A freshly booted host with three instances and chrootsync, shared by the tests of one module."""
+    """A freshly booted Debian 12 with three instances and chrootsync, shared by the tests of one module."""
     with Container([*chrootsync, *three_instances]) as host:
         yield host
 
 
 @pytest.fixture(scope="module")
+def trixie_container(trixie_chrootsync: tuple[Path, ...], trixie_instances: tuple[Path, ...]) -> Iterator[Container]:
+    """The same with Debian 13."""
+    with Container([*trixie_chrootsync, *trixie_instances]) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
 def mail(container: Container) -> Mail:
-    """The three instances on the module's host."""
+    """The three instances on the module's Debian 12."""
     return Mail(container)
+
+
+@pytest.fixture(scope="module")
+def trixie_mail(trixie_container: Container) -> Mail:
+    """The same on its Debian 13."""
+    return Mail(trixie_container)
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def debian(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[Debian]:
+    """Debian 12, then Debian 13, as docs/debian.md has them; the tests of a module share each of them."""
+    suite: str = request.param
+    below = image.base(suite)
+    layers = (image.instances(below), image.modules(below), below)
+    with Container([*installed(below, tmp_path_factory, worker_id), *layers]) as host:
+        host.run(["sed", "-i", f"s/^hosts:.*/hosts: {HOSTS}/", "/etc/nsswitch.conf"])
+        debian = Debian(suite, Mail(host))
+        debian.configure("-e", "local_recipient_maps=unix:passwd.byname", instances=INSTANCES)
+        yield debian

@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 from . import mail
 
 PROJECT = Path(__file__).resolve().parents[2]
-SUITE = "bookworm"
-PYTHON = "3.11"  # the suite's own; wheels are fetched for it, whatever Python runs the tests
+SUITE = "bookworm"  # where a test asks for no other
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}  # wheels are fetched for it, whatever Python runs the tests
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PACKAGES = (
@@ -47,6 +47,16 @@ PACKAGES = (
     "attr",
     "strace",
 )
+
+# What a Debian holds that is only looked at, never booted.
+IMAGE_PACKAGES = ("postfix", "ca-certificates", "netbase", "python3")
+
+# The modules that systemd brings for nsswitch.conf, in a layer of their own, because each is entered there when it is
+# installed; and Mozilla's NSS, which is named like one of them and has nothing to do with them.
+MODULES = ("libnss-systemd", "libnss-mymachines", "libnss-resolve", "libnss-myhostname", "libnss3")
+
+# Daemons that know how to chroot, besides those of the base.
+SERVICES = ("openssh-server", "openssh-client", "php-fpm")
 
 # Package managers of other distributions, in a layer of their own: the base stays as it is.
 MANAGERS = ("rpm", "pacman-package-manager")
@@ -77,6 +87,14 @@ rm -rf /var/lib/apt/lists/*
 : > /etc/resolv.conf
 echo testhost > /etc/hostname
 printf '127.0.0.1\\tlocalhost testhost.test testhost\\n' > /etc/hosts
+"""
+
+# The same for a Debian that nothing boots.
+CUSTOMISE_IMAGE = """
+rm -rf /var/cache/apt/archives/*.deb /var/lib/apt/lists/*
+printf 'nameserver 192.0.2.53\\n' > /etc/resolv.conf
+echo testimage > /etc/hostname
+printf '127.0.0.1\\tlocalhost\\n' > /etc/hosts
 """
 
 # Mounts the layers as a container would see them, runs a script in them, and copies what it wrote to a new layer.
@@ -151,7 +169,10 @@ def once(target: Path) -> Iterator[Path | None]:
 
     Left-overs of interrupted builds of the same layer are removed first.
     """
-    with locked(target.parent / "lock"):
+    if target.exists():
+        yield None
+        return
+    with locked(target.parent / f"{target.name}.lock"):
         if target.exists():
             yield None
             return
@@ -191,7 +212,7 @@ def mirrors(sources: Path = Path("/etc/apt")) -> list[str]:
                         for suite in fields.get("suites", "").split()
                     ]
     release = platform.freedesktop_os_release()
-    suites = {SUITE, release.get("VERSION_CODENAME"), "oldstable", "stable", "testing", "unstable", "sid"}
+    suites = {*PYTHONS, release.get("VERSION_CODENAME"), "oldstable", "stable", "testing", "unstable", "sid"}
     if release.get("ID") != "debian":
         return []
     return list(
@@ -203,15 +224,42 @@ def mirrors(sources: Path = Path("/etc/apt")) -> list[str]:
     )
 
 
-def base() -> Path:
-    """A minimal Debian with systemd and Postfix; the packages netbase and libc6 lie in its /var/cache/apt/archives."""
-    target = cache() / f"{SUITE}-{digest(*PACKAGES, CUSTOMISE)}"
+def debian(suite: str, packages: Sequence[str], customise: str, target: Path) -> Path:
+    """Build a Debian with ``packages`` and all that they depend on, from the mirror that this machine's apt uses."""
     with once(target) as work:
         if work is not None:
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(work)]
+            command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, str(work)]
             build(confined(*command, *mirrors()[:1]), timeout=900)
-            build(confined("chroot", str(work), "/bin/sh", "-euc", CUSTOMISE), timeout=60)
+            build(confined("chroot", str(work), "/bin/sh", "-euc", customise), timeout=60)
     return target
+
+
+def base(suite: str = SUITE) -> Path:
+    """A minimal Debian with systemd and Postfix; the packages netbase and libc6 lie in its /var/cache/apt/archives.
+
+    ``suite`` is bookworm (12) or trixie (13).
+    """
+    return debian(suite, PACKAGES, CUSTOMISE, cache() / f"{suite}-{digest(*PACKAGES, CUSTOMISE)}")
+
+
+def rootfs(suite: str) -> Path:
+    """A Debian with Postfix and python3 to be looked at as an image; ``suite`` may also be bullseye (11).
+
+    It is a finished layer: whoever wants to write takes a copy, or an overlay.
+    """
+    if suite in PYTHONS:
+        return base(suite)  # there for other tests as well, and a minute saved
+    target = cache() / f"{suite}-image-{digest(*IMAGE_PACKAGES, CUSTOMISE_IMAGE)}"
+    return debian(suite, IMAGE_PACKAGES, CUSTOMISE_IMAGE, target)
+
+
+def suite_of(below: Path) -> str:
+    """The suite that a base is of."""
+    release = (below / "usr/lib/os-release").read_text()
+    found = re.search(r"^VERSION_CODENAME=(\w+)$", release, re.MULTILINE)
+    if found is None:
+        raise BuildError(f"{below}/usr/lib/os-release names no VERSION_CODENAME")
+    return found[1]
 
 
 def layer(lower: Sequence[Path], target: Path, script: str, *, wheels: Path = Path("/mnt")) -> None:
@@ -225,11 +273,23 @@ def layer(lower: Sequence[Path], target: Path, script: str, *, wheels: Path = Pa
 
 def instances(below: Path) -> Path:
     """A layer with three instances of Postfix, a name server and a sink; making it takes Postfix ten seconds."""
-    script = mail.setup()
+    script = mail.setup(suite_of(below))
     target = cache() / f"instances-{digest(below.name, script)}"
     with once(target) as work:
         if work is not None:
             layer([below], work, script)
+    return target
+
+
+def fetched(below: Path, target: Path, packages: Sequence[str], script: str) -> Path:
+    """A layer that ``script`` makes on top of a base; /mnt/archives then has the packages with all they depend on."""
+    with once(target) as work:
+        if work is not None:
+            mirror = (below / "etc/apt/sources.list").read_text().split()[1]  # where debootstrap had it from
+            with tempfile.TemporaryDirectory() as folder:
+                fetch = ["sh", "-euc", FETCH, "fetch", str(below), mirror, suite_of(below), folder, *packages]
+                build(confined(*fetch), timeout=300)
+                layer([below], work, script, wheels=Path(folder))
     return target
 
 
@@ -243,14 +303,29 @@ def managers(below: Path) -> Path:
         rpm --initdb
     """
     target = cache() / f"managers-{digest(below.name, FETCH, script, *MANAGERS)}"
-    with once(target) as work:
-        if work is not None:
-            mirror = (below / "etc/apt/sources.list").read_text().split()[1]  # where debootstrap had it from
-            with tempfile.TemporaryDirectory() as folder:
-                fetch = ["sh", "-euc", FETCH, "fetch", str(below), mirror, SUITE, folder, *MANAGERS]
-                build(confined(*fetch), timeout=300)
-                layer([below], work, script, wheels=Path(folder))
-    return target
+    return fetched(below, target, MANAGERS, script)
+
+
+def modules(below: Path) -> Path:
+    """A layer with the modules that systemd brings for nsswitch.conf, and libnss3; systemd-resolved is switched off.
+
+    It goes between a base and its instances, whose resolv.conf counts.
+    """
+    script = """
+        export DEBIAN_FRONTEND=noninteractive
+        dpkg --install /mnt/archives/*.deb
+        systemctl disable systemd-resolved.service
+        systemctl mask systemd-resolved.service
+        rm -f /etc/resolv.conf
+        : > /etc/resolv.conf
+    """
+    return fetched(below, cache() / f"modules-{digest(below.name, FETCH, script, *MODULES)}", MODULES, script)
+
+
+def services(below: Path) -> Path:
+    """A layer with OpenSSH and PHP-FPM as Debian packages them: both start at boot."""
+    script = "DEBIAN_FRONTEND=noninteractive dpkg --install /mnt/archives/*.deb"
+    return fetched(below, cache() / f"services-{digest(below.name, FETCH, script, *SERVICES)}", SERVICES, script)
 
 
 def dependencies(below: Path) -> Path:
@@ -263,10 +338,10 @@ def dependencies(below: Path) -> Path:
     target = cache() / f"dependencies-{digest(below.name, script, *requirements)}"
     with once(target) as work:
         if work is not None:
-            machine = platform.machine()
+            machine, python = platform.machine(), PYTHONS[suite_of(below)]
             platforms = [f"--platform={name}_{machine}" for name in ("manylinux_2_28", "manylinux2014")]
             with tempfile.TemporaryDirectory() as wheels:
-                fetch = ["-m", "pip", "download", "--quiet", "--only-binary=:all:", f"--python-version={PYTHON}"]
+                fetch = ["-m", "pip", "download", "--quiet", "--only-binary=:all:", f"--python-version={python}"]
                 build([sys.executable, *fetch, *platforms, f"--dest={wheels}", *requirements], timeout=300)
                 layer([below], work, script, wheels=Path(wheels))
     return target

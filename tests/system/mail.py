@@ -45,7 +45,7 @@ while True:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Postfix:
-    """One instance: ``log`` is its name in the log, ``multi`` the one that postmulti and the unit use."""
+    """One instance: ``log`` is its name in the log, ``multi`` the one that postmulti and Debian 12's unit use."""
 
     config: str
     chroot: str
@@ -55,7 +55,14 @@ class Postfix:
 
     @property
     def unit(self) -> str:
-        return f"postfix@{self.multi}.service"
+        return self.unit_on("bookworm")
+
+    def unit_on(self, suite: str) -> str:
+        """The unit that runs the instance; Debian 13 names it after the configuration directory."""
+        if suite == "bookworm":
+            return f"postfix@{self.multi}.service"
+        suffix = self.config.removeprefix("/etc/postfix").replace("-", "@", 1)
+        return f"postfix{suffix}.service"
 
 
 SUBMISSION = Postfix(config="/etc/postfix", chroot="/var/spool/postfix", log="postfix", multi="-", port="587")
@@ -102,8 +109,8 @@ FILES = {
 }
 
 
-def setup() -> str:
-    """The script that sets up all of this on a host that has Postfix and is not booted."""
+def setup(suite: str = "bookworm") -> str:
+    """The script that sets up all of this on a host of ``suite`` that has Postfix and is not booted."""
     commands: list[list[str]] = [["postmulti", "-e", "init"]]
     commands += [["postmulti", "-e", "create", "-I", each.multi, "-G", "mta"] for each in (INPUT, OUTPUT)]
     for each in INSTANCES:
@@ -118,6 +125,8 @@ def setup() -> str:
             ["mkdir", "-p", f"{each.chroot}/dev"],
         ]
     commands += [["postmulti", "-e", "enable", "-i", each.multi] for each in (INPUT, OUTPUT)]
+    if suite != "bookworm":  # where a generator starts whatever postmulti enabled
+        commands.append(["systemctl", "enable", *(each.unit_on(suite) for each in (INPUT, OUTPUT))])
     for path, text in FILES.items():
         commands.append(["sh", "-c", 'printf %s "$2" > "$1"', "sh", path, text])
     commands.append(["install", "-d", "-o", "nobody", SINK])

@@ -1,7 +1,7 @@
 """An instance of the configuration file, tried for real: BIND, moved into a chroot by the book.
 
-The book is docs/chrootsync.toml.example. Its commands and its settings are taken from there as they are, so that what
-is tried is what administrators read.
+The book is docs/services.md for the commands and docs/chrootsync.toml.example for the settings. They are taken from
+there as they are, so that what is tried is what administrators read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from .book import chapter
 from .container import Container
 from .image import PROJECT
 from .test_main_job import Run, check, moved_away
@@ -31,11 +32,8 @@ EXAMPLE = (PROJECT / "docs" / "chrootsync.toml.example").read_text()
 # A line with "#" and no blank behind it is a setting.
 SETTINGS = re.sub(r"^#(?=\S)", "", EXAMPLE, flags=re.MULTILINE)
 
-# Indented in the comment are the commands: two blocks, one before and one after the settings are taken in.
-BY_HAND, FILL_AND_START = (
-    re.sub("^#     ", "", block, flags=re.MULTILINE)
-    for block in re.findall(r"(?:^#     .*\n)+", EXAMPLE, flags=re.MULTILINE)
-)
+# One block of commands before the settings are taken in, and one after.
+BY_HAND, FILL_AND_START = chapter("BIND").commands
 
 ZONES = f'zone "example.test" {{ type primary; file "{ZONE}"; }};\n'
 
@@ -213,6 +211,18 @@ def test_a_changed_option_is_in_force_after_a_fix(bind: Bind) -> None:
         assert bind.answer(NAME, "status 5") == "status 5", "refused"
     finally:
         container.write(options, original)
+
+
+def test_what_the_configuration_names_elsewhere_is_brought_along(bind: Bind) -> None:
+    container, more, loaded = bind.container, "/etc/dhcp/zones.conf", "/etc/bind/db.more"
+    container.write(more, f'zone "more.test" {{ type primary; file "{loaded}"; }};\n')
+    container.write(loaded, zone(SECOND))
+    container.write(LOCAL, f'{ZONES}// include "/etc/hostname";\ninclude "{more}";\n')
+
+    fixed = check(container, "--fix", "named", code=0)
+
+    assert drift(fixed) == {LOCAL: "outdated", "/etc/dhcp": "missing", more: "missing", loaded: "missing"}
+    assert bind.answer("www.more.test", SECOND) == SECOND
 
 
 def test_a_second_fix_writes_and_reloads_nothing(bind: Bind) -> None:
