@@ -438,7 +438,7 @@ def gone(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("style", ["plain", "table", "json"])
 def test_any_name_can_be_told_in_any_locale(tmp_path: Path, style: str) -> None:
     image = tmp_path / "im\N{CJK UNIFIED IDEOGRAPH-6F22}ge"
-    image.mkdir()
+    (image / "etc").mkdir(parents=True)
     for encoding in ("latin-1", "ascii"):
         arguments = ["check", "--root", str(image), "--format", style]
         done = process(*arguments, PYTHONIOENCODING=f"{encoding}:strict", PYTHONUTF8="1")
@@ -598,7 +598,9 @@ def test_progress_of_what_is_quick_is_never_shown(monkeypatch: pytest.MonkeyPatc
 
 def test_an_empty_root_is_a_clear_answer(tmp_path: Path) -> None:
     result = run("check", "--root", str(tmp_path))
-    assert (result.exit_code, result.stdout) == (0, f"no instance in {tmp_path} found: nothing to check\n")
+    message = "no system is in there, neither etc nor usr; name the directory that the image was unpacked to"
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"chrootsync: --root {tmp_path}: {message}\n"
 
 
 def test_another_repair_ends_5(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

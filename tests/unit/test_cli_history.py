@@ -166,6 +166,7 @@ def test_an_unknown_repair_ends_2(repaired: Path, verb: str, number: str) -> Non
 
 def test_a_repair_of_another_root_is_none_of_this_one(repaired: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
+    (other / "etc").mkdir()
     shared = ("--state", str(state(repaired)))
     assert run("history", "1", "--root", str(other), *shared).exit_code == 2
     assert run("rollback", "--root", str(other), *shared).exit_code == 3

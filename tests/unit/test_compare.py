@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chrootsync.compare import in_sync, judge, recall
+from chrootsync.compare import in_sync, is_as_written, judge, recall
 from chrootsync.model import Drift, Entry, FileType, Kind, OnConflict, Problem, Remedy, Severity, State
 from chrootsync.model.memory import Baseline, Hold, Memory
 from tests.unit.scenery import instance, rule
@@ -16,6 +16,8 @@ DIRECTORY = State(type=FileType.DIRECTORY, mode=0o755, uid=0, gid=0)
 LINK = State(type=FileType.LINK, uid=0, target="/here")
 DEVICE = State(type=FileType.CHARACTER_DEVICE, mode=0o666, uid=0, gid=0, device=(1, 9))
 SOCKET = State(type=FileType.SOCKET)
+A, B = "a" * 64, "b" * 64
+GONE = "the host has no such file any more"
 
 
 def state(of: State, **changes: Any) -> State:
@@ -220,3 +222,65 @@ def test_memory_says_nothing_of_what_no_repair_would_touch() -> None:
     problem = judge(entry(None, None, problem=Problem(kind=Kind.UNSAFE, reason="others can write")))
     assert problem is not None
     assert recall(problem, held(), want=NEW, have=None) is problem
+
+
+# --- What should not be there -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("have", "on_conflict", "remedy", "reason"),
+    [
+        (FILE, OnConflict.COPY, Remedy.REMOVE, GONE),
+        (LINK, OnConflict.COPY, Remedy.REMOVE, GONE),
+        (FILE, OnConflict.KEEP, Remedy.NONE, f"{GONE}; kept as its rule says"),
+        (SOCKET, OnConflict.COPY, Remedy.NONE, f"{GONE}; a socket is never removed: do it by hand"),
+        (DEVICE, OnConflict.KEEP, Remedy.NONE, f"{GONE}; a character-device is never removed: do it by hand"),
+    ],
+)
+def test_what_should_not_be_there(have: State, on_conflict: OnConflict, remedy: Remedy, reason: str) -> None:
+    drift = judge(entry(None, have, rule=rule(on_conflict=on_conflict), surplus=True))
+    assert drift is not None
+    assert (drift.kind, drift.remedy, drift.reason, drift.severity) == (Kind.ORPHAN, remedy, reason, Severity.WARNING)
+
+
+def test_what_should_not_be_there_and_is_not() -> None:
+    assert judge(entry(None, None, surplus=True)) is None
+
+
+def test_the_severity_of_its_rule_counts() -> None:
+    drift = judge(entry(None, FILE, rule=rule(severity=Severity.ERROR), surplus=True))
+    assert drift is not None
+    assert drift.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    ("there", "digest", "same"),
+    [
+        (FILE, A, True),
+        (state(FILE, identity=(1, 2, 3, 4, 5)), A, True),
+        (FILE, B, False),
+        (state(FILE, mode=0o600), A, False),
+        (state(FILE, uid=7), A, False),
+        (state(FILE, extended=("an ACL",)), A, False),
+        (LINK, None, False),
+    ],
+)
+def test_exactly_what_was_written(there: State, digest: str | None, same: bool) -> None:
+    assert is_as_written(state(FILE, sha256=A), there, digest) is same
+
+
+def test_a_link_is_exactly_what_was_written_by_its_text() -> None:
+    there = state(LINK, mode=0o777, gid=0)
+    assert is_as_written(LINK, there, None)
+    assert not is_as_written(LINK, state(there, target="/there"), None)
+
+
+def test_what_was_put_back_and_is_needed_no_more_is_held_whatever_its_source_is() -> None:
+    hold = Hold(since=0, until=9, repair=4, source=A, restored=state(FILE, sha256=B))
+    drift = judge(entry(None, FILE, surplus=True))
+    assert drift is not None
+    held = recall(drift, Memory(hold=hold), want=None, have=B, until="2026-01-02")
+    assert (held.kind, held.remedy) == (Kind.HELD, Remedy.NONE)
+    assert held.reason == "repair 4 was rolled back here; held until 2026-01-02; check --fix --force releases it"
+    assert recall(drift, Memory(hold=hold), want=None, have=A) is drift
+    assert recall(drift, Memory(hold=hold), want=None, have=B, force=True) is drift

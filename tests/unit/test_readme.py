@@ -92,8 +92,10 @@ def test_operations_says_what_to_do_about_each_kind_of_drift() -> None:
 
 
 def when_keys() -> list[str]:
-    schema = rules.schema()["properties"]["rule"]["items"]["properties"]["when"]
-    return [*schema["properties"], *schema["properties"]["parameter"]["properties"]]
+    """The keys of conditions; what may come by itself or in an array is said in this order."""
+    schema = rules.schema()["properties"]["rule"]["items"]["properties"]["when"]["anyOf"][0]["properties"]
+    tables = (schema["parameter"]["anyOf"][0], schema["table"], schema["file"])
+    return [*schema, *(key for table in tables for key in table["properties"])]
 
 
 def test_each_key_of_a_rule_file_is_explained() -> None:
