@@ -103,8 +103,8 @@ def misreported(scene: Drifted, report: dict[str, Any], ended: Ended, before: In
         found = {outcome["status"] if outcome else "none" for outcome in outcomes}
         statuses |= found
         wrong += [f"{path} was to be left there" for path in left if now.get(path) != scene.old[path]]
-        if not left and any("state.db: cannot be" in note for note in report["notes"]):
-            left = [f"/jail/{name}{GONE}"]  # nobody can tell any more who put it there
+        if not any(drift["path"] == GONE for drift in instance["drift"]):
+            left.append(f"/jail/{name}{GONE}")  # in doubt, as when something could not be read, nothing goes
         if found <= {"repaired"} and not set(differences(name, now, scene.new)) <= set(left):
             wrong.append(f"{name} is reported as repaired: {differences(name, now, scene.new)}")
         if found & {"failed", "skipped"} and "unknown" not in found:

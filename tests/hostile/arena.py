@@ -24,7 +24,7 @@ from hypothesis import settings
 from typer.main import get_command
 
 from chrootsync import shipped
-from chrootsync.cli import app
+from chrootsync.cli import application
 from tests.unit.scenery import Tree, grow
 
 ATTACKER = 1234
@@ -392,7 +392,7 @@ def _in_process(arguments: list[str], seconds: int) -> tuple[int, str]:
 
 @functools.cache
 def _command() -> Callable[..., Any]:
-    return get_command(app)
+    return get_command(application())
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,10 +15,14 @@ import pytest
 from chrootsync.model import Device, FileType, InstanceReport, Rule, Status
 from chrootsync.pipeline import check
 from tests.hostile.arena import ATTACKER, NEW, OLD, Arena, patience, thorough
-from tests.hostile.racing import at_call, exchange, meanwhile
+from tests.hostile.racing import Racer, at_call, exchange, meanwhile
 from tests.unit.machine import needs_root
 from tests.unit.scenery import grow, repair, rule, task
 
+STEPS = 1000
+"""What another process has to have done before it was a race."""
+PATIENCE = 60.0
+"""Seconds for that on a busy machine."""
 HARD = b"a file of the host, with another name in the chroot\n"
 RULE = rule(files=("/etc/conf", "/lib/libx.so"))
 MORE = rule(files=("/etc/conf",), devices=(Device(path="/etc/null", kind=FileType.CHARACTER_DEVICE, major=1, minor=3),))
@@ -201,18 +205,27 @@ def test_what_somebody_else_puts_there_between_two_steps_is_never_lost(arena: Ar
 # --- All the time -------------------------------------------------------------------------------------------------
 
 
-def raced(arena: Arena, seconds: float, each: Callable[[int], object]) -> list[int]:
+def raced(arena: Arena, racer: Racer, seconds: float, each: Callable[[int], object]) -> list[int]:
     """Repair for some seconds (in the long run for many more); the exit status of each run."""
     codes: list[int] = []
-    end = time.monotonic() + seconds * (10 if thorough() else 1)
+    race = racing(racer, seconds * (10 if thorough() else 1))
     arena.separate = False
-    while time.monotonic() < end or len(codes) < 10:
+    while next(race) or len(codes) < 10:
         each(len(codes))
         with arena.untouched():
             codes.append(arena.said(arena.fix()).code)
         assert codes[-1] in (0, 1, 3)
     arena.tally.add("repair", len(codes))
     return codes
+
+
+def racing(racer: Racer, seconds: float) -> Iterator[bool]:
+    """Whether the race goes on: for some seconds, and on a busy machine until there was one."""
+    began = time.monotonic()
+    while True:
+        past = time.monotonic() - began
+        assert racer.steps > STEPS or past < PATIENCE, f"the other process took {racer.steps} steps only"
+        yield past < seconds or racer.steps <= STEPS
 
 
 @needs_root
@@ -226,10 +239,9 @@ def test_an_attacker_who_swaps_a_directory_of_his_own_is_refused_every_time(aren
     (arena.jail / "srv").chmod(0o1777 if how == "a-sticky-directory" else 0o755)
     fd = os.open(arena.jail / "srv", os.O_RDONLY)
     with meanwhile(lambda: exchange(fd, "www", "trap"), uid=ATTACKER) as racer:
-        codes = raced(arena, 1, lambda _: None)
+        codes = raced(arena, racer, 1, lambda _: None)
     os.close(fd)
     arena.tally.add("swap", racer.steps)
-    assert racer.steps > 1000
     assert set(codes) == {1}
     assert [path.read_bytes() for path in arena.jail.glob("srv/*/conf") if not path.parent.is_symlink()] == [OLD]
 
@@ -248,10 +260,9 @@ def test_a_directory_that_is_a_link_half_of_the_time_never_leads_out(
     arena.give_away("/trap", owner=owner)
     fd = os.open(arena.jail, os.O_RDONLY)
     with meanwhile(lambda: exchange(fd, "etc", "trap")) as racer:
-        codes = raced(arena, seconds, lambda turn: (arena.image / "etc/conf").write_bytes(NEW * (1 + turn % 7)))
+        codes = raced(arena, racer, seconds, lambda turn: (arena.image / "etc/conf").write_bytes(NEW * (1 + turn % 7)))
     os.close(fd)
     arena.tally.add("swap", racer.steps)
-    assert racer.steps > 1000
     assert len(set(codes)) > 1, "the race was won at times, and lost at others"
 
 
@@ -274,10 +285,9 @@ def test_a_copy_that_is_something_else_half_of_the_time_is_never_followed(arena:
         trap.write_bytes(b"another\n")
     fd = os.open(arena.jail / "etc", os.O_RDONLY)
     with meanwhile(lambda: exchange(fd, "conf", "trap")) as racer:
-        codes = raced(arena, 1, lambda turn: (arena.image / "etc/conf").write_bytes(NEW * (1 + turn % 7)))
+        codes = raced(arena, racer, 1, lambda turn: (arena.image / "etc/conf").write_bytes(NEW * (1 + turn % 7)))
     os.close(fd)
     arena.tally.add("swap", racer.steps)
-    assert racer.steps > 1000
     assert codes
     if what == "second-name":
         assert hard.read_bytes() == HARD
@@ -293,7 +303,8 @@ def test_whoever_keeps_writing_to_a_copy_of_his_own_does_not_hold_up_its_repair(
     os.chown(copy, ATTACKER, ATTACKER)
     fd = os.open(copy, os.O_WRONLY)
     with meanwhile(lambda: os.write(fd, b"x"), uid=ATTACKER) as racer:
-        while racer.steps < 1000:
+        race = racing(racer, 0)
+        while next(race):
             time.sleep(0.01)
         assert arena.fix().code == 0
     os.close(fd)
@@ -316,16 +327,15 @@ def test_a_source_that_is_a_secret_half_of_the_time_makes_no_secret_readable(are
     fd = os.open(arena.image / "srv/feed", os.O_RDONLY)
     codes = [arena.fix().code]
     with meanwhile(lambda: exchange(fd, "conf", "trap"), uid=ATTACKER) as racer:
-        end = time.monotonic() + 1
         around = arena.around()
-        while time.monotonic() < end:
+        race = racing(racer, 1)
+        while next(race):
             codes.append(arena.fix().code)
             assert not [path for path, mode in arena.leaks().items() if mode & 0o077]
         assert arena.around() == around
     os.close(fd)
     arena.tally.add("swap", racer.steps)
     arena.tally.add("repair", len(codes))
-    assert racer.steps > 1000
 
 
 @needs_root
@@ -335,7 +345,7 @@ def test_an_attacker_who_keeps_writing_to_his_copy_harms_nobody_else(arena: Aren
     arena.give_away("/etc/conf")
     fd = os.open(arena.jail / "etc/conf", os.O_RDWR)
     with meanwhile(lambda: os.pwrite(fd, os.urandom(4), 0), uid=ATTACKER) as racer:
-        codes = raced(arena, 1, lambda _: None)
+        codes = raced(arena, racer, 1, lambda _: None)
     os.close(fd)
     arena.tally.add("swap", racer.steps)
     assert set(codes) <= {0, 3}
