@@ -117,7 +117,7 @@ def _save(whole: Report, files: list[output.Target], options: Options) -> list[s
 def _look(
     where: Places, names: Sequence[str], wishes: Wishes, shown: Progress, *, fix: bool
 ) -> tuple[Report, Mapping[tuple[str, str], str]]:
-    """Compare, and with ``fix`` repair; once more after the package managers that something had to wait for."""
+    """Compare, and with ``fix`` repair; once more after what something had to wait for."""
     began, clock = time.time(), time.monotonic()
     whole, diffs, patience = _pass(where, names, wishes, shown, fix=fix)
     if waits(whole):
@@ -128,14 +128,15 @@ def _look(
 def _look_again(
     where: Places, names: Sequence[str], wishes: Wishes, shown: Progress, whole: Report, deadline: float
 ) -> Report:
-    """The report, completed by what could be repaired once the package managers had ended.
+    """The report, completed by what could be repaired once nothing had to wait any more.
 
     What keeps a later pass from being made is a note: what the first one did has to be told all the same.
     """
-    from chrootsync.cli.fix import merged, wait_for_packages
+    from chrootsync.cli.fix import POLL, merged, wait_for_packages
 
     while waits(whole) and wait_for_packages(deadline, shown):
         left = deadline - time.monotonic()
+        time.sleep(max(0.0, min(POLL, left)))  # some wait for other things than package managers
         try:
             again, _, _ = _pass(where, names, replace(wishes, wait=max(wishes.wait, left)), shown, fix=True)
         except ChrootsyncError as error:

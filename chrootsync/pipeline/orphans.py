@@ -7,6 +7,7 @@ walked, where something that is needed leads there, or where what is there is no
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -26,6 +27,7 @@ from chrootsync.model import (
     PathError,
     Presence,
     Reader,
+    Remedy,
     Rule,
     RuleSet,
     State,
@@ -94,14 +96,24 @@ def orphans(host: Host, rule_sets: Sequence[RuleSet], memory: Memories, needs: N
 
 
 def _is_undecided(host: Host, rules: Mapping[str, Rule], placed: Placed) -> bool:
-    """Whether a rule may only seem not to hold, because a damaged root does not tell what it is."""
-    conditions = rules[placed.rule].when if placed.rule in rules else ()
+    """Whether a rule may only seem not to need it, because a damaged root does not tell what it is or asks for."""
+    rule = rules.get(placed.rule)
+    conditions = () if rule is None else rule.when
     try:
+        if rule is not None and rule.nss and not _names_modules(host.root, rule.nss):
+            return True
         if any(when.libc is not None for when in conditions) and libraries.libc(host.root, host.cache).name is None:
             return True
         return any(when.distribution for when in conditions) and not distribution.release(host.root.read)
     except PathError:
         return True
+
+
+def _names_modules(root: Reader, databases: Sequence[str]) -> bool:
+    """Whether nsswitch.conf has a line for one of some databases; it may just be written anew. Raises PathError."""
+    from chrootsync.libraries import inputs, nsswitch
+
+    return not nsswitch.read(inputs.Inputs(root)).keys().isdisjoint(databases)
 
 
 def _of_instance(
@@ -124,7 +136,7 @@ def _of_instance(
                 if have is None:
                     changed.append(one.path)
                 else:
-                    yield _drift(instance, rules, one, have)
+                    yield _kept_back(root, rules.get(one.rule), _drift(instance, rules, one, have))
     except PathError:
         return
     memory.disown(instance.chroot, changed)
@@ -158,6 +170,30 @@ def _there(root: Reader, chroot: Chroot, placed: Placed, needed: set[str]) -> St
                 raise _NoOrphanError(placed.path, f"{path} leads here")
     public = have.type is FileType.FILE and (have.mode or 0) & 0o004
     return replace(have, sha256=digest) if public else have
+
+
+def _kept_back(root: Reader, rule: Rule | None, orphan: Drift) -> Drift:
+    """An orphan, without its remedy where the host's directory that it came from has no file at all.
+
+    That may be a mount that is missing for now.
+    """
+    above = () if rule is None else rule.directories
+    texts = [text for text in above if "$" in text or orphan.entry.path.startswith(f"{text.rstrip('/')}/")]
+    if rule is None or not texts:
+        return orphan
+    folders = [os.path.dirname(orphan.entry.path) if "$" in text else text for text in texts]
+    if any(_has_files(root, folder, rule.match) for folder in folders):
+        return orphan
+    empty = f"the host's {folders[0]} is missing or has nothing that the rule names"
+    reason = f"{orphan.reason}; kept, since {empty}: remove it by hand where that is meant"
+    return replace(orphan, remedy=Remedy.NONE, reason=reason)
+
+
+def _has_files(root: Reader, folder: str, match: str | None) -> bool:
+    try:
+        return any(match is None or re.fullmatch(match, name) for name, _ in root.names(folder))
+    except PathError:
+        return False
 
 
 def _drift(instance: Instance, rules: Mapping[str, Rule], placed: Placed, have: State) -> Drift:

@@ -33,20 +33,17 @@ from chrootsync.model import (
 from chrootsync.model.memory import Journal
 from chrootsync.repair.errors import LeftBehindError, SourceChangedError
 from chrootsync.repair.signals import Undisturbed
+from chrootsync.repair.staying import LIBRARY_DIRECTORIES, Origin, staying
 from chrootsync.repair.story import Story
+from chrootsync.root.pool import Directory
 from chrootsync.root.steps import LeftoverError, Staged
-from chrootsync.root.walk import Directory
 from chrootsync.root.write import ChrootWriter, Writer
 
-LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
 NOT_KEPT = Outcome(
     status=Status.SKIPPED,
     reason="left there, since it could not be kept for a rollback: give chrootsync a state directory and room in it "
     "(--state, history_size), or remove it by hand",
 )
-
-Origin = Callable[[Entry], Source]
-"""Gives what an entry's copy is made of. Raises AbsentError, UnreadableError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +76,14 @@ def repair(
 ) -> list[Outcome | None]:
     """Repair one instance's drifts; the outcomes in their order, None for what has no remedy.
 
+    What is to be taken away may be WAITING or SKIPPED, in doubt.
     Where one step fails, that drift is FAILED with its reason, the others are SKIPPED,
     and the chroot is as it was; where taking a step back or a sync fails, what is there is UNKNOWN. Raises
     SourceChangedError, after taking everything back, where a source is not what was compared. A signal that raises
     takes everything back, or does so once everything is done; LeftBehindError tells what could not be taken back.
     """
-    wanted = sorted((drift for drift in drifts if drift.remedy is not Remedy.NONE), key=_order)
+    stay = staying(origin, drifts)
+    wanted = sorted((one for one in drifts if one.remedy is not Remedy.NONE and id(one) not in stay), key=_order)
     results: dict[int, Outcome] = {}
     if wanted:
         try:
@@ -101,6 +100,7 @@ def repair(
             raise
         except PathError as error:
             results = _failed(instance.chroot.rstrip("/"), wanted, error)
+    results |= stay
     return [results.get(id(drift)) for drift in drifts]
 
 

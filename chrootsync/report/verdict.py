@@ -55,12 +55,12 @@ def failed(finding: Finding) -> bool:
 
 
 def waiting(finding: Finding) -> bool:
-    """Whether its repair waits for a package manager to end."""
+    """Whether its repair waits, as for a package manager to end."""
     return finding.outcome is not None and finding.outcome.status is Status.WAITING
 
 
 def waits(report: Report) -> bool:
-    """Whether something of a report waits for a package manager to end."""
+    """Whether something of a report waits, as for a package manager to end."""
     return any(map(waiting, findings(report)))
 
 
@@ -129,7 +129,7 @@ def _fate(report: Report, *, strict: bool) -> list[str]:
     if broken:
         said.append(f"{len(broken)} failed ({_kinds(broken)})")
     if late:
-        said.append(f"{len(late)} {'waits' if len(late) == 1 else 'wait'} for a package manager ({_kinds(late)})")
+        said.append(f"{len(late)} {'waits' if len(late) == 1 else 'wait'} ({_kinds(late)})")
     if drifted:
         word = ("remains" if len(drifted) == 1 else "remain") if report.fixed else "drifted"
         said.append(f"{len(drifted)} {word} ({_kinds(drifted)}){_spread(report, drifted)}")

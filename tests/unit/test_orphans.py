@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from chrootsync import pipeline
-from chrootsync.cli import app
+from chrootsync.cli import application
 from chrootsync.model import (
     FileCondition,
     Instance,
@@ -75,6 +75,7 @@ class Machine:
     def __init__(self, base: Path) -> None:
         self.base, self.root, self.state = base, base / "root", base / "state"
         self.quota = 1 << 20
+        self.at_rest = True
         self.root.mkdir(mode=0o755)
         grow(self.root, {"/etc/hosts": b"hosts\n", OLD: b"old library", NEW: b"new library", "/jail/one": None})
 
@@ -100,12 +101,19 @@ class Machine:
         state: bool = True,
         working: Sequence[Transaction] = (),
     ) -> tuple[InstanceReport, ...]:
+        self.rest()
         with self.at_work(rules, instances, now, state=state) as (work, writer, memory):
             for unfinished in memory.unfinished():
                 memory.recovered(unfinished, recover(writer, unfinished, memory.keep).changes)
             journal = memory.begin(began=now, trigger="test", version="0")
             found = pipeline.check(work)
             return pipeline.repair(replace(work, transactions=working), writer, found, journal)
+
+    def rest(self) -> None:
+        """Let the host's certificates have been left as they are for a long time."""
+        certificates = self.root / CERTS[1:]
+        if self.at_rest and certificates.exists():
+            os.utime(certificates, (NOW, NOW))
 
     def fix(self, *rules: Rule, instances: Sequence[Instance] = ONE, now: float = NOW) -> dict[str, Outcome]:
         return outcomes(self.fixed(*rules, instances=instances, now=now))
@@ -481,6 +489,68 @@ def test_a_rollback_to_an_older_copy_of_chrootsyncs_own_is_still_its_own(machine
     assert machine.check(KEEPING, now=NOW + 8 * DAY) == {OLD: "orphan"}
 
 
+# --- In doubt nothing goes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", ["missing", "empty"])
+@pytest.mark.parametrize("match", [None, "[a-z]"])
+def test_an_optional_directory_without_files_on_the_host_keeps_what_was_put_from_it(
+    machine: Machine, gone: str, match: str | None
+) -> None:
+    """It may be a mount that is missing for now; one file that is gone is gone."""
+    grow(machine.root, {"/srv/app/a": b"a", "/srv/app/b": b"b"})
+    app = rule(id="test.app", directories=("/srv/app",), match=match, optional=True)
+    machine.fix(KEEPING, app)
+    (machine.root / "srv/app/a").unlink()
+    assert machine.fix(KEEPING, app)["/srv/app/a"].status is Status.REPAIRED
+    shutil.rmtree(machine.root / "srv/app")
+    if gone == "empty":
+        (machine.root / "srv/app").mkdir(mode=0o755)
+    found = machine.fix(KEEPING, app)["/srv/app/b"]
+    assert (found.kind, found.status) == (Kind.ORPHAN, None)
+    reason = "kept, since the host's /srv/app is missing or has nothing that the rule names"
+    assert found.reason.endswith(f"{reason}: remove it by hand where that is meant")
+    assert machine.path("/srv/app/b").exists()
+    assert machine.fix(KEEPING)["/srv/app/b"].status is Status.REPAIRED, "without the rule it goes"
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"", b"passwd: fi", b"passwd: files\n"], ids=["missing", "empty", "cut", "half"]
+)
+def test_a_module_stays_while_no_line_of_nsswitch_conf_says_otherwise(machine: Machine, text: bytes | None) -> None:
+    """The copy inside the chroot, which is kept where the host's is empty, still names it."""
+    nss = rule(id="test.nss", nss=("hosts", "services"))
+    machine.fix(KEEPING, BEFORE)
+    if text is not None:
+        grow(machine.root, {"/etc/nsswitch.conf": text})
+    assert machine.fix(KEEPING, nss) == {}
+    assert machine.path(OLD).exists()
+    grow(machine.root, {"/etc/nsswitch.conf": b"passwd: files\nhosts: files dns\n"})
+    assert machine.fix(KEEPING, nss)[OLD].status is Status.REPAIRED
+
+
+def test_a_library_stays_as_long_as_another_is_left_alone_that_may_need_it(machine: Machine) -> None:
+    grow(machine.root, {"/usr/lib/libnss_x.so.2": b"needs libcap.so.1"})
+    module = "/usr/lib/libnss_x.so.2"
+    before = replace(BEFORE, files=(OLD, module))
+    after = replace(AFTER, files=(NEW, module), on_conflict=OnConflict.KEEP)
+    machine.fix(KEEPING, before)
+    machine.path(module).write_bytes(b"the administrator's own, needs libcap.so.1")
+    grow(machine.root, {"/etc/app.conf": b"app"})
+    assert machine.fix(KEEPING, after)[OLD] == (
+        Kind.ORPHAN,
+        Status.SKIPPED,
+        f"left there, because {module} is left as it is and may need it",
+    )
+    assert machine.path(OLD).exists()
+    count = len(machine.repairs())
+    assert machine.fix(KEEPING, after)[OLD].status is Status.SKIPPED
+    assert len(machine.repairs()) == count, "what stays is no repair"
+    machine.path(module).write_bytes(b"needs libcap.so.1")
+    assert machine.fix(KEEPING, after)[OLD].status is Status.REPAIRED
+    assert machine.path(NEW).exists()
+
+
 # --- Mirrored directories -------------------------------------------------------------------------------------------
 
 
@@ -604,6 +674,45 @@ def test_what_somebody_puts_there_again_and_again_is_contested(trusting: Machine
     (found,) = trusting.fix(KEEPING, MIRROR).values()
     assert (found.kind, found.status) == (Kind.CONTESTED, None)
     assert found.reason.startswith("removed 3 times: something else keeps putting it there; find out what")
+
+
+def test_while_the_hosts_directory_changes_nothing_is_moved_out(trusting: Machine) -> None:
+    """As by update-ca-certificates --fresh, which takes seconds to link everything anew, and holds no lock."""
+    (trusting.root / CERTS[1:] / "deadbeef.0").unlink()
+    (trusting.root / "etc/hosts").write_bytes(b"changed\n")
+    trusting.at_rest = False
+    found = trusting.fix(KEEPING, MIRROR)
+    assert found[f"{CERTS}/deadbeef.0"] == (
+        Kind.ORPHAN,
+        Status.WAITING,
+        f"until the host's {CERTS} has been left as it is for 3 seconds",
+    )
+    assert found["/etc/hosts"].status is Status.REPAIRED, "the rest is repaired at once"
+    assert trusting.path(f"{CERTS}/deadbeef.0").exists()
+    trusting.at_rest = True
+    assert trusting.fix(KEEPING, MIRROR)[f"{CERTS}/deadbeef.0"].status is Status.REPAIRED
+
+
+def test_what_the_host_has_again_by_now_is_not_moved_out(trusting: Machine) -> None:
+    """Between comparing and repairing many instances much can happen."""
+    certificate = trusting.root / CERTS[1:] / "deadbeef.0"
+    certificate.unlink()
+    with trusting.at_work((KEEPING, MIRROR), ONE, NOW) as (work, writer, memory):
+        found = pipeline.check(work)
+        certificate.write_bytes(b"trusted again")
+        trusting.rest()
+        journal = memory.begin(began=NOW, trigger="test", version="0")
+        done = outcomes(pipeline.repair(work, writer, found, journal))
+    assert done[f"{CERTS}/deadbeef.0"].status is Status.SKIPPED
+    assert trusting.path(f"{CERTS}/deadbeef.0").exists()
+
+
+def test_a_directory_from_the_future_is_no_reason_to_wait(trusting: Machine) -> None:
+    (trusting.root / CERTS[1:] / "deadbeef.0").unlink()
+    trusting.at_rest = False
+    later = time.time() + DAY
+    os.utime(trusting.root / CERTS[1:], (later, later))
+    assert trusting.fix(KEEPING, MIRROR)[f"{CERTS}/deadbeef.0"].status is Status.REPAIRED
 
 
 # --- Errors and kills -----------------------------------------------------------------------------------------------
@@ -790,7 +899,7 @@ def command(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         options = {"root": machine.root, "state": machine.state}
         options |= {"config": machine.base / "config.toml", "rules": machine.base / "rules"}
         where = [f"--{name}={path}" for name, path in options.items()]
-        return CliRunner().invoke(app, [*arguments, *where], prog_name="chrootsync")
+        return CliRunner().invoke(application(), [*arguments, *where], prog_name="chrootsync")
 
     return run
 
