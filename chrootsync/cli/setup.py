@@ -47,6 +47,9 @@ StateOption = Annotated[
     str | None,
     typer.Option("--state", metavar="DIR", help=f"Where to remember things instead of {STATE}.", show_default=False),
 ]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", metavar="FORMAT", help="table, plain or json.", show_default=False)
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,6 +198,7 @@ def read_rules(live: Root, places: Places, *, image: bool) -> tuple[RuleSet, ...
             if places.rules is not None:
                 reason = "is not a directory" if os.path.exists(places.rules) else "does not exist"
                 raise ConfigError(f"--rules {places.rules}: {reason}") from None
+            _refuse_dangling(directory)
         except PathError as error:
             raise ConfigError(f"the rules cannot be used: {error}") from None
     return rule_files.parse(shipped_texts, local)
@@ -208,7 +212,19 @@ def _texts(live: Root, directory: str, *, trusted: bool) -> list[tuple[str, byte
         for name, kind in live.names(directory)
         if name.endswith(".toml") and kind in (FileType.FILE, FileType.LINK)
     ]
-    return [(path, read(path)) for path in paths]
+    texts = []
+    for path in paths:
+        try:
+            texts.append((path, read(path)))
+        except AbsentError:
+            _refuse_dangling(path)  # else it has been taken away in this very moment
+    return texts
+
+
+def _refuse_dangling(path: str) -> None:
+    """Refuse a link to nothing: what it was to bring would silently be missing. Raises ConfigError."""
+    if os.path.islink(path):
+        raise ConfigError(f"{path}: is a link to nothing; mend what it leads to, or remove it")
 
 
 def read_config(live: Root, places: Places, rule_sets: Sequence[RuleSet], *, image: bool) -> Config:
@@ -221,6 +237,7 @@ def read_config(live: Root, places: Places, rule_sets: Sequence[RuleSet], *, ima
     except AbsentError:
         if places.config is not None:
             raise ConfigError(f"--config {places.config}: does not exist") from None
+        _refuse_dangling(path)
         return Config()
     except PathError as error:
         raise ConfigError(f"the configuration cannot be used: {error}") from None

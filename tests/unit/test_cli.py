@@ -23,7 +23,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from chrootsync import __version__, report
-from chrootsync.cli import app, main
+from chrootsync.cli import application, main
 from chrootsync.report.verdict import findings
 from tests.unit.report.report_samples import REPORTS
 from tests.unit.scenery import grow, snapshot
@@ -87,7 +87,7 @@ def runner() -> CliRunner:
 
 
 def run(*arguments: str) -> Result:
-    return runner().invoke(app, list(arguments), prog_name="chrootsync")
+    return runner().invoke(application(), list(arguments), prog_name="chrootsync")
 
 
 def check(image: Path, *arguments: str) -> Result:
@@ -220,6 +220,37 @@ def test_reports_are_written_beside(filled: Path, tmp_path_factory: pytest.TempP
 def test_usage_errors_end_2(arguments: list[str], message: str) -> None:
     result = run("check", *arguments)
     assert (result.exit_code, result.stderr) == (2, f"chrootsync: {message}\n")
+
+
+@pytest.mark.parametrize("what", ["--rules", "a rule file", "--config"])
+def test_a_link_to_nothing_is_refused(filled: Path, tmp_path: Path, what: str) -> None:
+    """What it was to bring would be missing, and with --fix its copies would go."""
+    place = tmp_path / ("rules" if what != "--config" else "chrootsync.toml")
+    if what == "a rule file":
+        place.mkdir(mode=0o755)
+    dangling = place / "local.toml" if what == "a rule file" else place
+    dangling.symlink_to("/nowhere")
+    result = run("check", "--root", str(filled), "--config" if what == "--config" else "--rules", str(place))
+    told = {
+        "--rules": f"--rules {place}: does not exist",
+        "a rule file": f"{dangling}: is a link to nothing; mend what it leads to, or remove it",
+        "--config": f"--config {place}: does not exist",
+    }
+    assert (result.exit_code, result.stderr) == (2, f"chrootsync: {told[what]}\n")
+
+
+def test_the_usual_places_may_be_missing_and_not_links_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chrootsync.cli.setup.LOCAL_RULES", str(tmp_path / "rules.d"))
+    monkeypatch.setattr("chrootsync.cli.setup.CONFIG", str(tmp_path / "chrootsync.toml"))
+    assert run("instances").exit_code in (0, 1)
+    for name in ("rules.d", "chrootsync.toml"):
+        (tmp_path / name).symlink_to("/nowhere")
+        result = run("instances")
+        told = f"{tmp_path}/{name}: is a link to nothing; mend what it leads to, or remove it"
+        assert (result.exit_code, result.stderr) == (2, f"chrootsync: {told}\n")
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize(
