@@ -129,9 +129,8 @@ def _newer_configuration(host: Host, run: Runner, instance: Instance) -> str | N
     if started is None:
         return None
     for path in instance.control.watched:
-        source = host.root.source(path)
-        source.close()
-        if source.state.identity is not None and source.state.identity[4] / 1e9 > started + CLOCK_SLACK:
+        identity = host.root.state(path).identity
+        if identity is not None and identity[4] / 1e9 > started + CLOCK_SLACK:
             return path
     return None
 

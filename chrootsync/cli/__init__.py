@@ -6,30 +6,40 @@ Only here are typer, the clock, the streams, the environment and the exit status
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, cast
 
 import typer
 
 from chrootsync import __version__
 from chrootsync.cli import streams
-from chrootsync.cli.check import check
-from chrootsync.cli.demo import demo
-from chrootsync.cli.explain import explain
 from chrootsync.cli.guard import tell_usage
-from chrootsync.cli.history import history
-from chrootsync.cli.instances import instances
-from chrootsync.cli.rollback import rollback
-from chrootsync.cli.rules import rules
 from chrootsync.model import Code
 
-app = typer.Typer(
-    name="chrootsync",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 in sync or repaired, 1 drift, 2 usage or configuration, 3 a repair failed, "
-    "4 a reload failed or is pending, 5 another repair is under way, 70 a bug.",
-)
+VERBS = ("check", "explain", "instances", "history", "rollback", "demo", "rules")
+"""Each is a module of this package, with a function or a group of commands that has the same name."""
+
+
+def application(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line; where ``arguments`` begin with a verb that one alone, since each more costs a millisecond."""
+    app = typer.Typer(
+        name="chrootsync",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit status: 0 in sync or repaired, 1 drift, 2 usage or configuration, 3 a repair failed, "
+        "4 a reload failed or is pending, 5 another repair is under way, 70 a bug.",
+    )
+    app.callback()(chrootsync)
+    verbs = [verb for verb in VERBS if verb in arguments[:1]]
+    for verb in verbs or VERBS:
+        found = getattr(import_module(f"{__name__}.{verb}"), verb)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=verb)
+        else:
+            app.command()(found)
+    return app
 
 
 def _version(*, wanted: bool) -> None:
@@ -38,7 +48,6 @@ def _version(*, wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def chrootsync(
     *,
     _: Annotated[
@@ -53,15 +62,6 @@ def chrootsync(
     """
 
 
-app.command()(check)
-app.command()(explain)
-app.command()(instances)
-app.command()(history)
-app.command()(rollback)
-app.add_typer(rules, name="rules")
-app.command()(demo)
-
-
 # What click raises for wrong usage; newer versions of typer carry a click of their own.
 UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 
@@ -70,7 +70,7 @@ def main() -> None:
     """Run the command line; what is wrong with it is one sentence, as every other error."""
     streams.prepare()
     try:
-        status = app(standalone_mode=False, prog_name="chrootsync")
+        status = application(sys.argv[1:])(standalone_mode=False, prog_name="chrootsync")
         sys.stdout.flush()
     except UsageError as error:
         tell_usage(error, sys.argv[1:])

@@ -18,6 +18,7 @@ from chrootsync.cli.compare import Recollection
 from chrootsync.cli.guard import guarded
 from chrootsync.cli.setup import (
     ConfigOption,
+    FormatOption,
     RootOption,
     RulesOption,
     Scene,
@@ -54,10 +55,7 @@ def explain(
     config: ConfigOption = None,
     rules: RulesOption = None,
     state: StateOption = None,
-    format: Annotated[  # noqa: A002 -- the name of the option
-        str | None,
-        typer.Option("--format", metavar="FORMAT", help="table, plain or json.", show_default=False),
-    ] = None,
+    format: FormatOption = None,  # noqa: A002 -- the name of the option
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show all that is alike, states, and where rules are written.")
     ] = False,

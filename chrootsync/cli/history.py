@@ -17,7 +17,7 @@ from chrootsync import pipeline
 from chrootsync.cli import output, streams
 from chrootsync.cli.compare import open_memory
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, RootOption, RulesOption, Scene, StateOption, places, scene
+from chrootsync.cli.setup import ConfigOption, FormatOption, RootOption, RulesOption, Scene, StateOption, places, scene
 from chrootsync.model import ChrootsyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ def history(
     config: ConfigOption = None,
     rules: RulesOption = None,
     state: StateOption = None,
-    format: Annotated[  # noqa: A002 -- the name of the option
-        str | None,
-        typer.Option("--format", metavar="FORMAT", help="table, plain or json.", show_default=False),
-    ] = None,
+    format: FormatOption = None,  # noqa: A002 -- the name of the option
 ) -> None:
     """List what was repaired, when and by whose call; with ID tell all of one repair.
 
@@ -67,6 +64,7 @@ def history(
 
 def _list(stage: Scene, memory: Database, limit: int, shown_as: str) -> str:
     from chrootsync.report import history as histories
+    from chrootsync.report import history_json
 
     found = memory.repairs(limit + 1 if limit else ALL)
     if not found:
@@ -74,7 +72,7 @@ def _list(stage: Scene, memory: Database, limit: int, shown_as: str) -> str:
     shown = found[:limit] if limit else found
     told = told_of(stage, memory, shown)
     if shown_as == "json":
-        return histories.as_json(told, [with_contents(memory, one) for one in shown], notes=memory.notes)
+        return history_json.render(told, [with_contents(memory, one) for one in shown], notes=memory.notes)
     if shown_as == "plain":
         return histories.listing(told)
     return histories.listing(told, width=shutil.get_terminal_size().columns, more=len(found) > len(shown))
@@ -82,12 +80,13 @@ def _list(stage: Scene, memory: Database, limit: int, shown_as: str) -> str:
 
 def _tell(stage: Scene, memory: Database, number: int, shown_as: str) -> str:
     from chrootsync.report import history as histories
+    from chrootsync.report import history_json
 
     repair, since = find(stage, memory, number)
     repair = with_contents(memory, repair)
     told = told_of(stage, memory, since)
     if shown_as == "json":
-        return histories.as_json(told, [repair], notes=memory.notes)
+        return history_json.render(told, [repair], notes=memory.notes)
     return histories.single(told, repair)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, RootOption, RulesOption, StateOption, places, scene, sought
+from chrootsync.cli.setup import ConfigOption, FormatOption, RootOption, RulesOption, StateOption, places, scene, sought
 from chrootsync.model import Code
 from chrootsync.report import instances as listing
 
@@ -20,10 +18,7 @@ def instances(
     config: ConfigOption = None,
     rules: RulesOption = None,
     state: StateOption = None,
-    format: Annotated[  # noqa: A002 -- the name of the option
-        str | None,
-        typer.Option("--format", metavar="FORMAT", help="table, plain or json.", show_default=False),
-    ] = None,
+    format: FormatOption = None,  # noqa: A002 -- the name of the option
 ) -> None:
     """List the instances that were discovered, how, and which of their services run chrooted.
 

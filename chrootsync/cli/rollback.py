@@ -17,7 +17,17 @@ from chrootsync.cli.compare import Wishes, open_memory, root_lock
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.history import ALL, find, refuse_unreadable, told_of
 from chrootsync.cli.progress import Progress, progress
-from chrootsync.cli.setup import ConfigOption, RootOption, RulesOption, Scene, StateOption, keep_out, places, scene
+from chrootsync.cli.setup import (
+    ConfigOption,
+    FormatOption,
+    RootOption,
+    RulesOption,
+    Scene,
+    StateOption,
+    keep_out,
+    places,
+    scene,
+)
 from chrootsync.model import (
     ChrootsyncError,
     Code,
@@ -64,10 +74,7 @@ def rollback(
     wait: Annotated[
         float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait for another repair to end.")
     ] = 0,
-    format: Annotated[  # noqa: A002 -- the name of the option
-        str | None,
-        typer.Option("--format", metavar="FORMAT", help="table, plain or json.", show_default=False),
-    ] = None,
+    format: FormatOption = None,  # noqa: A002 -- the name of the option
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Take a repair back: each path gets what was there before; reload what that changed.
@@ -134,12 +141,14 @@ def _is_fine(change: Change) -> bool:
 def _said(told: _Told, shown_as: str) -> str:
     """What is printed."""
     from chrootsync.report import history as histories
+    from chrootsync.report import history_json
+    from chrootsync.report.json import utc
     from chrootsync.report.text import clean
 
     if shown_as == "json":
         made = [] if told.made is None else [told.made]
-        held = None if told.until is None else histories.utc(told.until)
-        return histories.as_json(told.history, made, notes=told.notes, held_until=held)
+        held = None if told.until is None else utc(told.until)
+        return history_json.render(told.history, made, notes=told.notes, held_until=held)
     notes = "".join(f"note: {clean(note)}\n" for note in told.notes)
     if told.made is None:
         return notes

@@ -117,13 +117,11 @@ class Facts:
         if kind is not FileType.LINK:
             return kind
         try:
-            source = self.host.root.source(path)
+            return self.host.root.state(path).type
         except AbsentError:
             return None
         except PathError:
             return FileType.FILE
-        source.close()
-        return source.state.type
 
     def _exists(self, path: str) -> bool:
         try:

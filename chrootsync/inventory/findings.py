@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from chrootsync.inventory.facts import Facts
-from chrootsync.model import Daemon, FileCondition, ParameterCondition, PathError, TableCondition
+from chrootsync.model import Daemon, DoubtfulError, FileCondition, ParameterCondition, PathError, TableCondition
 
 _GLOB = re.compile(r"[*?[]")
 _NAMED = 3  # more parameters than this are not told one by one
@@ -80,6 +80,12 @@ def in_tables(condition: TableCondition, daemon: Daemon, facts: Facts) -> Findin
     for table in _tables(condition, daemon.parameters, facts):
         try:
             values = daemon.tables.get(table)
+        except DoubtfulError as error:
+            # Mailing list managers and others keep tables of their own, which are no worry where they ask for nothing.
+            if any(_in_table(condition.keys, pattern, table, error.settings)):
+                errors.append(error)
+            opened.append(table)
+            continue
         except PathError as error:
             errors.append(error)
             continue

@@ -158,6 +158,14 @@ class Basket:
             self.add_parents(place)
         self.others.append(NodeNeed(place=place, want=want, advice=advice))
 
+    def drop_socket(self, path: str) -> bool:
+        """Take back a socket that nothing hung on; False where there is none at the path, or something does."""
+        for need in self.others:
+            if isinstance(need, NodeNeed) and need.place.path == path and need.place.severity is Severity.INFO:
+                self.others.remove(need)
+                return True
+        return False
+
     def add_parents(self, place: Place) -> None:
         """The directories above a place, outermost first, each an entry of its own."""
         parts = place.path.split("/")[1:-1]

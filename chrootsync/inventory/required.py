@@ -14,6 +14,7 @@ from chrootsync.model import (
     FileType,
     Kind,
     LibrarySet,
+    ModuleSocket,
     PathError,
     Rule,
     Severity,
@@ -90,15 +91,19 @@ def _add_libraries(basket: Basket, held: Holding, needed: LibrarySet) -> None:
         because = replace(held, evidence=replace(held.evidence, chain=library.chain))
         add_file(basket, because, library.path, Origin(source=library.source), library.because)
     for socket in needed.sockets:
-        because = replace(held, evidence=replace(held.evidence, chain=socket.chain))
-        want = State(type=FileType.SOCKET)
-        place = basket.claim_node(because, socket.path, want, ARROW.join(socket.chain))
-        if place is not None:
-            severity = Severity.INFO if socket.falls_through else place.severity
-            basket.add_node(replace(place, severity=severity), want, socket.advice)
+        _add_socket(basket, held, socket)
     for missing in needed.unresolved:
         reason = f"the loader finds no {missing.name} on the host, which is needed by {missing.because}"
         basket.tell(held, f"/{missing.name.lstrip('/')}", Kind.UNRESOLVED, reason, missing.because)
+
+
+def _add_socket(basket: Basket, held: Holding, socket: ModuleSocket) -> None:
+    """A socket that a module talks to: of two lookups that end there, the one counts that cannot do without it."""
+    because = replace(held, evidence=replace(held.evidence, chain=socket.chain))
+    place = basket.place(because, socket.path, ARROW.join(socket.chain))
+    severity = Severity.INFO if socket.falls_through else place.severity
+    if basket.jail.claim(socket.path) or (not socket.falls_through and basket.drop_socket(socket.path)):
+        basket.add_node(replace(place, severity=severity), State(type=FileType.SOCKET), socket.advice)
 
 
 def _add_directory(basket: Basket, held: Holding, directory: str, facts: Facts) -> None:

@@ -68,14 +68,14 @@ def needs_libraries(reader: Reader, cache: Cache, names: Sequence[str]) -> Libra
     return _remembered(reader, cache, ("libraries", *names), work_out, _encode_set, _decode_set)
 
 
-def providers(reader: Reader, names: Sequence[str]) -> dict[str, str]:
+def locations(reader: Reader, names: Sequence[str]) -> dict[str, str]:
     """Where the host has the libraries ``names`` and all that they need, the C library included; by name.
 
     What the loader would not find is left out. Raises UnreadableError.
     """
     from chrootsync.libraries import closure
 
-    return closure.providers(Inputs(reader), names)
+    return closure.locations(Inputs(reader), names)
 
 
 def mapped(reader: Reader, cache: Cache, command: str) -> frozenset[str]:

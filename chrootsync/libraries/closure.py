@@ -175,7 +175,7 @@ class _Closure:
         self._unresolved.setdefault(name, Unresolved(name=name, because=f"{ARROW.join(chain)}: {reason}"))
 
 
-def providers(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
+def locations(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
     """The host's paths of libraries and all that they need, what is always mapped included."""
     loader = load(inputs)
     found: dict[str, str] = {}
@@ -199,4 +199,4 @@ def providers(inputs: Inputs, names: Sequence[str]) -> dict[str, str]:
 def mapped(inputs: Inputs, command: str) -> frozenset[str]:
     """The names under which the loader maps libraries when a program starts; none for what is no such program."""
     program = inputs.resolve(command)  # what $ORIGIN stands for
-    return frozenset() if program is None else frozenset(providers(inputs, [program])) - {program}
+    return frozenset() if program is None else frozenset(locations(inputs, [program])) - {program}

@@ -15,12 +15,9 @@ Identity = tuple[int, ...]
 def identity(reader: Reader, path: str) -> Identity | None:
     """The identity of what is at a host path; None where nothing is. Raises UnreadableError."""
     try:
-        source = reader.source(path)
+        return reader.state(path).identity
     except AbsentError:
         return None
-    found = source.state.identity
-    source.close()
-    return found
 
 
 def unchanged(reader: Reader, recorded: object) -> bool:

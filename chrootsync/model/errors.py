@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from chrootsync.model.words import Code
 
 
@@ -50,6 +52,14 @@ class NotAFileError(UnreadableError):
 
 class UnsafeError(PathError):
     """The way to the path, or the thing itself, could be used against root; the reason says how to mend it."""
+
+
+class DoubtfulError(UnsafeError):
+    """Somebody else than root could have written a file; ``settings`` are what it says."""
+
+    def __init__(self, error: UnsafeError, settings: Mapping[str, str]) -> None:
+        super().__init__(error.path, error.reason)
+        self.settings = settings
 
 
 class RepairError(PathError):

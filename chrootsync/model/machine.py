@@ -135,7 +135,11 @@ class Reader(Protocol):
     """The users that count as root: 0, and whoever runs this."""
 
     def source(self, path: str) -> Source:
-        """Look at a host path, every link followed inside the root, and open it where it is a file."""
+        """Look at a host path, every link followed inside the root. Whoever got it closes it."""
+        ...
+
+    def state(self, path: str) -> State:
+        """What is at a host path, every link followed inside the root."""
         ...
 
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:

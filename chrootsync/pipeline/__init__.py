@@ -161,10 +161,12 @@ def names(root: Reader, path: str) -> dict[int, str]:
 
 
 def _owners(host: Host, drifts: Sequence[Drift]) -> dict[str, str]:
+    sources = {drift.entry.source for drift in drifts if drift.entry.source is not None}
+    if not sources:
+        return {}
     from chrootsync import packages
 
-    sources = {drift.entry.source for drift in drifts if drift.entry.source is not None}
-    return packages.owners(host, sorted(sources)) if sources else {}
+    return packages.owners(host, sorted(sources))
 
 
 def _named(drift: Drift, owners: Mapping[str, str]) -> Drift:

@@ -61,7 +61,8 @@ def _asks(held: Holding, wanted: Wanted) -> bool:
 
 def _told(place: Place, rule: Rule, kind: Naming, found: Sequence[Holding | Failing | Undecided]) -> Iterator[Aside]:
     """Why a rule that names a path does not ask for it."""
-    loose = kind is Naming.LOOSELY
+    # Whatever cannot be seen of its settings may name this path.
+    loose = kind is Naming.LOOSELY and not any(isinstance(one, Undecided) for one in found)
     reason = _not_holding(found)
     if reason is not None:
         yield Aside(rule=rule, reason=reason, loose=loose)

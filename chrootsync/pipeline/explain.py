@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from posixpath import basename, dirname
@@ -108,7 +108,7 @@ class _View:
         source = path
         if source is None and LIBRARY.fullmatch(name):
             try:
-                source = libraries.providers(self._root, [name]).get(name)
+                source = libraries.locations(self._root, [name]).get(name)
             except PathError:
                 source = None
         host = None if source is None else self._host_state(source)
@@ -162,18 +162,27 @@ class _View:
         below = [one for one in self._items[id(instance)] if path and one.entry.path.startswith(inside)]
         answer = Answer(
             instance=instance,
-            need=_need(items or below),
+            need=Need.UNDECIDED if self._tells_undecided(instance, items) else _need(items or below),
             path=path,
             there=there,
             unseen=unseen,
             items=tuple(self._with_mapped(item) for item in items),
             below=tuple(below),
         )
-        if answer.need in (Need.NEEDED, Need.SURPLUS):
+        if answer.need in (Need.NEEDED, Need.SURPLUS, Need.UNDECIDED):
             return answer
         directory = FileType.DIRECTORY in {state.type for state in (there, question.host) if state is not None}
         wanted = Wanted(name=question.name, path=path, directory=directory, spell=spell)
         return self._unneeded(answer, wanted, question)
+
+    def _tells_undecided(self, instance: Instance, items: Sequence[Item]) -> bool:
+        """Whether entries only tell that a host file cannot be read, on which it hangs what rules ask for."""
+        if not items or any(item.entry.problem is None for item in items):
+            return False
+        verdicts = self._verdicts[id(instance)]
+        unseen = {one.error.path for one in verdicts if isinstance(one, inventory.Undecided)}
+        holding = {one.rule.id for one in verdicts if isinstance(one, inventory.Holding)}
+        return all(item.entry.path in unseen and item.entry.rule.id not in holding for item in items)
 
     def _unneeded(self, answer: Answer, wanted: Wanted, question: _Question) -> Answer:
         """The answer with what keeps rules from asking for what is not needed."""
@@ -241,15 +250,14 @@ class _View:
 
     def _host_state(self, path: str) -> State | None:
         try:
-            with closing(self._root.source(path)) as source:
-                return source.state
+            return self._root.state(path)
         except PathError:
             return None
 
     def _with_mapped(self, item: Item) -> Item:
-        """A library with the chrooted programs that have mapped it before chroot."""
-        chain = item.entry.evidence.chain
-        if not chain or not LIBRARY.fullmatch(chain[0]):
+        """A library with the chrooted programs that have mapped it before chroot; not a socket that one talks to."""
+        chain, want = item.entry.evidence.chain, item.entry.want
+        if not chain or not LIBRARY.fullmatch(chain[0]) or (want is not None and want.type is FileType.SOCKET):
             return item
         programs = {one.program: one.command for one in item.entry.instance.daemons if one.chrooted}
         known = {program: self._needed_by(command) for program, command in sorted(programs.items())}

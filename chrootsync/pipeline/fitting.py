@@ -56,7 +56,7 @@ def _host_binary(root: Reader, path: str, source: str) -> Binary:
 def _host_libraries(root: Reader, binaries: Sequence[Binary]) -> dict[str, Sequence[Binary]]:
     """The host's own libraries of all names that some files need."""
     needed = {name for binary in binaries for name in _needed(binary)}
-    found = libraries.providers(root, sorted(needed))
+    found = libraries.locations(root, sorted(needed))
     return {name: [Binary(name=name, contents=_reading_host(root, path))] for name, path in found.items()}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from chrootsync.model import ARROW, FileType, Presence, Remedy, Severity
 from chrootsync.model.explanation import Need, Sort
 from chrootsync.report.rules import when
-from chrootsync.report.text import clean, mode
+from chrootsync.report.text import clean, group, mode, owner
 from chrootsync.report.tree import amount, size, total, tree
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 LABEL = 11
 LEAST = 40  # a narrower terminal gets lines of this length, and wraps them
 SERVICES = 6  # more names of services than these do not help
-
-Fields = list[tuple[str, str]]
-"""Pairs of a label and a text; one without a label goes on with what is above it."""
 
 
 def render(explanation: Explanation, *, width: int = 80, verbose: bool = False) -> str:
@@ -251,7 +248,8 @@ def condition(entry: Entry) -> str:
     services = _some([clean(name) for name in evidence.daemons])
     if evidence.setting is not None:
         where = f" ({services})" if services else ""
-        return f"{clean(evidence.setting)} = {clean(evidence.value or '')}{where}"
+        value = f"= {clean(evidence.value)}" if evidence.value else "is empty"
+        return f"{clean(evidence.setting)} {value}{where}"
     if services:
         return _run_chrooted([clean(name) for name in evidence.daemons])
     if entry.rule.presence is Presence.IF_PRESENT:
@@ -290,7 +288,8 @@ def _of_directory(answer: Answer) -> Iterator[tuple[str, str]]:
     label = "below"
     for (rule, setting), items in sorted(shares.items(), key=lambda one: -len(one[1])):
         drifted = _counted(items)
-        told = f", {drifted}" if drifted else ""
+        fresh = ", only kept fresh" if items[0].entry.rule.presence is Presence.IF_PRESENT else ""
+        told = f"{fresh}, {drifted}" if drifted else fresh
         yield label, f"{clean(rule):<{width}}  {amount(items)}{told}{f'; {setting}' if setting else ''}"
         label = ""
 
@@ -311,9 +310,7 @@ def _state(explanation: Explanation, state: State) -> str:
     if state.mode is not None and state.type is not FileType.LINK:
         head += f" {mode(state.mode)}"
     if state.uid is not None and state.gid is not None:
-        owner = explanation.owners.get(state.uid, str(state.uid))
-        group = explanation.groups.get(state.gid, str(state.gid))
-        head += f" {clean(owner)}:{clean(group)}"
+        head += f" {owner(state.uid, explanation)}:{group(state.gid, explanation)}"
     if state.target is not None:
         head += f" to {clean(state.target)}"
     return f"{head}, {size(state.size)}" if state.size is not None and state.type is FileType.FILE else head

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from chrootsync.model import FileType, Presence
 from chrootsync.model.explanation import Need
-from chrootsync.report.json import SCHEMA, dump, path_fields
+from chrootsync.report.json import SCHEMA, dump, path_fields, state_object
 from chrootsync.report.rules import when
-from chrootsync.report.text import clean, mode
+from chrootsync.report.text import clean, public
 from chrootsync.report.tree import bytes_of
 
 if TYPE_CHECKING:
-    from chrootsync.model import Entry, State
+    from chrootsync.model import Entry
     from chrootsync.model.explanation import Answer, Explanation, Item, Mapped, Subject
 
 
@@ -34,7 +34,7 @@ def _subject(explanation: Explanation, subject: Subject) -> dict[str, Any]:
     return {
         **path_fields("asked", subject.asked),
         "type": subject.sort,
-        "host": _state(explanation, subject.host),
+        "host": state_object(subject.host, explanation, public=False),
         **path_fields("real", subject.real),
         "package": _package(explanation, subject.real),
         "instances": [_answer(explanation, one) for one in subject.answers],
@@ -50,7 +50,7 @@ def _answer(explanation: Explanation, answer: Answer) -> dict[str, Any]:
         "verdict": answer.need,
         "reason": clean(answer.reason),
         **path_fields("path", answer.path),
-        "there": _state(explanation, answer.there),
+        "there": state_object(answer.there, explanation, public=False),
         "unseen": clean(answer.unseen),
         "entries": [_item(explanation, one) for one in answer.items],
         "below": _shares(answer.below),
@@ -70,6 +70,7 @@ def _answer(explanation: Explanation, answer: Answer) -> dict[str, Any]:
 
 def _item(explanation: Explanation, item: Item) -> dict[str, Any]:
     entry, drift = item.entry, item.drift
+    is_public = public(entry.want, entry.have)
     return {
         **path_fields("path", entry.path),
         **path_fields("source", entry.source),
@@ -83,8 +84,8 @@ def _item(explanation: Explanation, item: Item) -> dict[str, Any]:
         "chain": [clean(name) for name in entry.evidence.chain],
         "mapped": _mapped(item.mapped),
         "filtered": entry.filtered,
-        "want": _state(explanation, entry.want, public=_is_public(entry)),
-        "have": _state(explanation, entry.have, public=_is_public(entry)),
+        "want": state_object(entry.want, explanation, public=is_public),
+        "have": state_object(entry.have, explanation, public=is_public),
         "status": "in-sync" if drift is None else drift.kind,
         "severity": None if drift is None else drift.severity,
         "remedy": None if drift is None else drift.remedy,
@@ -146,23 +147,3 @@ def _totals(items: Iterable[Item]) -> dict[str, Any]:
 def _package(explanation: Explanation, path: str | None) -> str | None:
     package = None if path is None else explanation.packages.get(path)
     return None if package is None else clean(package)
-
-
-def _is_public(entry: Entry) -> bool:
-    """Whether everybody may read both sides, so that a checksum tells nobody what he could not read himself."""
-    return all(state is None or (state.mode or 0) & 0o004 for state in (entry.want, entry.have))
-
-
-def _state(explanation: Explanation, state: State | None, *, public: bool = False) -> dict[str, Any] | None:
-    if state is None:
-        return None
-    return {
-        "type": state.type,
-        "mode": None if state.mode is None else mode(state.mode),
-        "owner": None if state.uid is None else clean(explanation.owners.get(state.uid, str(state.uid))),
-        "group": None if state.gid is None else clean(explanation.groups.get(state.gid, str(state.gid))),
-        "size": state.size,
-        "sha256": state.sha256 if public else None,
-        **path_fields("target", state.target),
-        "device": None if state.device is None else list(state.device),
-    }

@@ -1,6 +1,6 @@
-"""What repairs did, for people and for programs; a rollback is told as the repair that it is.
+"""What repairs did, for people; a rollback is told as the repair that it is.
 
-People get a line for each repair, or all of one. What is remembered may be wrong or hostile, as everything that comes
+They get a line for each repair, or all of one. What is remembered may be wrong or hostile, as everything that comes
 from files: names and reasons are cleaned, and a time that is none is said to be unknown.
 """
 
@@ -10,20 +10,17 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import FileType, Status
 from chrootsync.report import text
-from chrootsync.report.json import dump, outcome_object, path_fields, reload_object
 from chrootsync.report.verdict import ReloadVerdict, reload_verdict
 
 if TYPE_CHECKING:
     from chrootsync.model import Reload, State
     from chrootsync.model.memory import Change, Repair
 
-SCHEMA = 1
 GAP = "  "
 DAY = 86_400.0
 NAMES = 3  # more names of instances than these do not fit on a line
@@ -221,7 +218,7 @@ def _single(history: History, repair: Repair) -> Iterator[str]:
         yield "  no change was made"
     width = max((len(_word(repair, change.outcome.status)) for change in repair.changes), default=0)
     kinds = max((len(change.kind) for change in repair.changes), default=0)
-    for (name, chroot), changes in _by_instance(repair).items():
+    for (name, chroot), changes in by_instance(repair).items():
         yield ""
         yield f"{text.clean(name)}{GAP}{text.clean(chroot)}".rstrip()
         for change in changes:
@@ -232,7 +229,7 @@ def _single(history: History, repair: Repair) -> Iterator[str]:
             yield from _reload(repair.reloads[name])
 
 
-def _by_instance(repair: Repair) -> dict[tuple[str, str], list[Change]]:
+def by_instance(repair: Repair) -> dict[tuple[str, str], list[Change]]:
     """The changes by instance and chroot; instances that were only reloaded come last, without any."""
     found: dict[tuple[str, str], list[Change]] = {}
     for change in repair.changes:
@@ -279,8 +276,8 @@ def _side(history: History, change: Change, what: State | None) -> str:
     usual = (0, 0) if other is None else (other.uid, other.gid)
     pairs = zip((what.uid, what.gid), usual, strict=True)
     if any(one != another and None not in (one, another) for one, another in pairs):
-        parts.append(f"owner {_name(history.owners, what.uid)}:{_name(history.groups, what.gid)}")
-    if what.sha256 is not None and public(change):
+        parts.append(f"owner {text.owner(what.uid, history) or 'any'}:{text.group(what.gid, history) or 'any'}")
+    if what.sha256 is not None and text.public(change.before, change.after):
         parts.append(f"sha256 {text.clean(what.sha256[:12])}")
     if what.extended:
         parts.append(f"with {' and '.join(map(text.clean, what.extended))}")
@@ -293,16 +290,6 @@ def _type(what: State) -> str:
     if what.device is not None:
         return f"{what.type} {what.device[0]}:{what.device[1]}"
     return str(what.type)
-
-
-def _name(names: Mapping[int, str], number: int | None) -> str:
-    return "any" if number is None else text.clean(names.get(number, str(number)))
-
-
-def public(change: Change) -> bool:
-    """Whether everybody may read both sides, so that a digest tells nobody what he could not read himself."""
-    sides = [side for side in (change.before, change.after) if side is not None]
-    return all(side.mode is not None and side.mode & 0o004 for side in sides)
 
 
 def _reload(reload: Reload) -> Iterator[str]:
@@ -337,79 +324,3 @@ def rollback_summary(history: History, repair: Repair, *, until: float | None) -
             "check --fix leaves it alone; check --fix --force repairs it at once.",
         ]
     return "".join(f"{line}\n" for line in lines)
-
-
-# --- JSON ---------------------------------------------------------------------------------------------------------
-
-
-def as_json(history: History, repairs: Sequence[Repair], *, notes: Sequence[str] = (), **more: object) -> str:
-    """Some of the repairs of a history as one JSON object, with ``more`` fields of its own."""
-    undone = taken_back(history.repairs)
-    found = [_object(history, repair, undone.get(repair.id, {})) for repair in repairs]
-    said = [text.clean(note) for note in notes]
-    return dump({"schema": SCHEMA, **path_fields("root", history.root), "repairs": found, "notes": said, **more})
-
-
-def utc(seconds: float) -> str | None:
-    """A time as JSON has it; None for what is no time."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")[:-6] + "Z"
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _object(history: History, repair: Repair, undone: Mapping[Place, int]) -> dict[str, Any]:
-    counted = Counter(change.outcome.status for change in repair.changes)
-    return {
-        "id": repair.id or None,
-        "began": utc(repair.began),
-        "trigger": text.clean(repair.trigger),
-        "version": text.clean(repair.version),
-        "undoes": repair.undoes,
-        "undone_by": sorted(set(undone.values())),
-        "finished": repair.id not in history.unfinished,
-        "summary": {
-            "changes": len(repair.changes),
-            "by_status": {status: counted[status] for status in Status if counted[status]},
-        },
-        "instances": [
-            {
-                "name": text.clean(name),
-                **path_fields("chroot", chroot or None),
-                "changes": [_change_object(history, change, undone.get(place(change))) for change in changes],
-                "reload": reload_object(repair.reloads[name]) if name in repair.reloads else None,
-            }
-            for (name, chroot), changes in _by_instance(repair).items()
-        ],
-    }
-
-
-def _change_object(history: History, change: Change, taker: int | None) -> dict[str, Any]:
-    return {
-        "kind": change.kind,
-        **path_fields("path", change.path),
-        **path_fields("source", change.source),
-        "rule": text.clean(change.rule),
-        "package": None if change.package is None else text.clean(change.package),
-        "before": _state(history, change, change.before),
-        "after": _state(history, change, change.after),
-        "outcome": outcome_object(change.outcome),
-        "kept": change.kept,
-        "undone_by": taker,
-    }
-
-
-def _state(history: History, change: Change, what: State | None) -> dict[str, Any] | None:
-    if what is None:
-        return None
-    return {
-        "type": what.type,
-        "mode": None if what.mode is None else text.mode(what.mode),
-        "owner": None if what.uid is None else _name(history.owners, what.uid),
-        "group": None if what.gid is None else _name(history.groups, what.gid),
-        "size": what.size,
-        "sha256": what.sha256 if public(change) else None,
-        **path_fields("target", what.target),
-        "device": None if what.device is None else list(what.device),
-        "extended": [text.clean(one) for one in what.extended],
-    }

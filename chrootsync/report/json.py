@@ -16,8 +16,9 @@ from chrootsync.report import text
 from chrootsync.report.verdict import by_kind, failed, findings, repaired, verdict
 
 if TYPE_CHECKING:
-    from chrootsync.model import Drift, Finding, InstanceReport, Outcome, Reload, Report, State
+    from chrootsync.model import Finding, InstanceReport, Outcome, Reload, Report, State
     from chrootsync.report import Options
+    from chrootsync.report.text import Named
 
 SCHEMA = 1
 
@@ -43,7 +44,7 @@ def document(report: Report, options: Options) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "version": report.version,
-        "generated": datetime.fromtimestamp(report.generated, UTC).isoformat(timespec="seconds")[:-6] + "Z",
+        "generated": utc(report.generated),
         **path_fields("root", report.root),
         "status": verdict(found, strict=options.strict),
         "summary": {
@@ -79,6 +80,7 @@ def _instance(instance: InstanceReport, report: Report, options: Options) -> dic
 def _drift(finding: Finding, report: Report) -> dict[str, Any]:
     drift = finding.drift
     entry = drift.entry
+    public = text.public(entry.want, entry.have)
     return {
         "kind": drift.kind,
         "severity": drift.severity,
@@ -88,24 +90,33 @@ def _drift(finding: Finding, report: Report) -> dict[str, Any]:
         "why": text.clean(entry.rule.why),
         "because": text.clean(entry.because),
         "package": None if drift.package is None else text.clean(drift.package),
-        "want": _state(entry.want, drift, report),
-        "have": _state(entry.have, drift, report),
+        "want": state_object(entry.want, report, public=public),
+        "have": state_object(entry.have, report, public=public),
         "remedy": drift.remedy,
         "reason": text.clean(drift.reason),
         "outcome": outcome_object(finding.outcome),
     }
 
 
-def _state(state: State | None, drift: Drift, report: Report) -> dict[str, Any] | None:
+def utc(seconds: float) -> str | None:
+    """A time as JSON has it; None for what is no time."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")[:-6] + "Z"
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def state_object(state: State | None, named: Named, *, public: bool) -> dict[str, Any] | None:
+    """A state; ``public`` tells whether everybody may know its checksum."""
     if state is None:
         return None
     return {
         "type": state.type,
         "mode": None if state.mode is None else text.mode(state.mode),
-        "owner": text.owner(state.uid, report),
-        "group": text.group(state.gid, report),
+        "owner": text.owner(state.uid, named),
+        "group": text.group(state.gid, named),
         "size": state.size,
-        "sha256": state.sha256 if text.public(drift) else None,
+        "sha256": state.sha256 if public else None,
         **path_fields("target", state.target),
         "device": None if state.device is None else list(state.device),
     }

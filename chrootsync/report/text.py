@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 from chrootsync.model import Kind, Severity, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Protocol
 
     from chrootsync.model import Drift, Finding, InstanceReport, Report, State
     from chrootsync.report import Options
+
+    class Named(Protocol):
+        """What is reported, with the names of users and groups by their numbers."""
+
+        @property
+        def owners(self) -> Mapping[int, str]: ...
+        @property
+        def groups(self) -> Mapping[int, str]: ...
+
 
 # Printable to Python, yet nobody sees them: they make two names look alike.
 _INVISIBLE = frozenset(
@@ -160,7 +170,7 @@ def state(what: State, drift: Drift, report: Report) -> str:
         parts.append(f"to {clean(what.target)}")
     if what.size is not None:
         parts.append(plural(what.size, "byte"))
-    if what.sha256 is not None and public(drift):
+    if what.sha256 is not None and public(drift.entry.want, drift.entry.have):
         parts.append(f"sha256 {what.sha256[:12]}")
     return ", ".join(parts)
 
@@ -170,20 +180,19 @@ def mode(bits: int) -> str:
     return f"{bits:04o}"
 
 
-def owner(uid: int | None, report: Report) -> str | None:
+def owner(uid: int | None, named: Named) -> str | None:
     """The name of an owner, or the number where it has none."""
-    return None if uid is None else clean(report.owners.get(uid, str(uid)))
+    return None if uid is None else clean(named.owners.get(uid, str(uid)))
 
 
-def group(gid: int | None, report: Report) -> str | None:
+def group(gid: int | None, named: Named) -> str | None:
     """The name of a group, or the number where it has none."""
-    return None if gid is None else clean(report.groups.get(gid, str(gid)))
+    return None if gid is None else clean(named.groups.get(gid, str(gid)))
 
 
-def public(drift: Drift) -> bool:
-    """Whether everybody may read both sides, so that a digest tells nobody what he could not read himself."""
-    modes = [side.mode for side in (drift.entry.want, drift.entry.have) if side is not None]
-    return all(bits is not None and bits & 0o004 for bits in modes)
+def public(*sides: State | None) -> bool:
+    """Whether everybody may read all sides, so that a checksum tells nobody what he could not read himself."""
+    return all(side is None or (side.mode or 0) & 0o004 for side in sides)
 
 
 def reload_line(instance: InstanceReport, report: Report) -> str | None:

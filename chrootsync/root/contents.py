@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from chrootsync.model import Kind, PathError, Problem, UnsafeError
-from chrootsync.root.walk import ExhaustedError
+from chrootsync.root.pool import ExhaustedError
 
 CHUNK = 128 << 10  # larger chunks of both sides fall out of the processor's second-level cache: twice as slow
 TOGETHER = 256  # copies open at a time, well below the usual limit of 1024 descriptors

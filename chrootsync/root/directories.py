@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from chrootsync.model import PathError, RepairError, State
 from chrootsync.root import kernel
 from chrootsync.root.dress import ACCESS_ACL, access_acl, dress, strip
+from chrootsync.root.pool import Directory, inode
 from chrootsync.root.steps import CHANGED, LeftoverError, Made, is_directory_of, refuse_another, telling
-from chrootsync.root.walk import Directory, inode
 
 DRESSING = "setting the directory's mode and owner"
 

@@ -16,16 +16,8 @@ from chrootsync.model import (
 )
 from chrootsync.root import contents
 from chrootsync.root.dress import ACCESS_ACL, access_acl
-from chrootsync.root.walk import (
-    REPLACED,
-    Directory,
-    Place,
-    Pool,
-    Walker,
-    failure,
-    inode,
-    status_of,
-)
+from chrootsync.root.pool import Directory, Pool, failure, inode
+from chrootsync.root.walk import REPLACED, Place, Walker, status_of
 
 ACL_USER, ACL_GROUP_OWNER, ACL_GROUP = 0x02, 0x04, 0x08  # tags of entries in an ACL, linux/posix_acl.h
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from chrootsync.model import AbsentError, Copy, PathError, RepairError
 from chrootsync.root.directories import sync
+from chrootsync.root.pool import Directory
 from chrootsync.root.read import WalkedChroot
 from chrootsync.root.steps import telling
 from chrootsync.root.swap import old_name, put_new
-from chrootsync.root.walk import Directory, join
+from chrootsync.root.walk import join
 
 Keep = Callable[[Copy], str | None]
 

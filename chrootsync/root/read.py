@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cached_property
 
 from chrootsync.model import (
@@ -20,20 +20,9 @@ from chrootsync.model import (
 )
 from chrootsync.root import contents
 from chrootsync.root.files import ChrootCopy, HostFile, extensions, list_directory, state_of
-from chrootsync.root.walk import (
-    NO_NAMES,
-    Directory,
-    Policy,
-    Pool,
-    Walker,
-    anything,
-    failure,
-    inside,
-    join,
-    only_trusted,
-    protected,
-    status_of,
-)
+from chrootsync.root.policy import Policy, anything, inside, only_trusted, protected
+from chrootsync.root.pool import Directory, Pool, failure
+from chrootsync.root.walk import NO_NAMES, Walker, join, status_of
 
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
 
@@ -186,6 +175,11 @@ class Root:
     def source(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root."""
         return HostFile(self._host.place(path), self._pool)
+
+    def state(self, path: str) -> State:
+        """What is at a host path, every link followed inside the root."""
+        with closing(self.source(path)) as found:
+            return found.state
 
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         """The contents of a host file of at most ``limit`` bytes."""

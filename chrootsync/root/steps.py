@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from chrootsync.model import FileType, RepairError, State
 from chrootsync.root import contents
 from chrootsync.root.files import state_of
-from chrootsync.root.walk import Directory
+from chrootsync.root.pool import Directory
 
 CHANGED = "it was changed after it was compared; run check --fix once more"
 

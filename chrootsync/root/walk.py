@@ -7,43 +7,19 @@ links be spliced in with the chroot as ``/``, as path_resolution(7) describes it
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeError
+from chrootsync.root.policy import MOUNTED, Policy
+from chrootsync.root.pool import Directory, Pool, failure, inode
 
 MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
-MOUNTED = "something is mounted here; unmount it, or make it an instance of its own"
 REPLACED = "was replaced while it was looked at"
 NO_NAMES = frozenset({"", ".", ".."})  # ends of paths that name a directory by the way there
-
-Policy = Callable[[str, os.stat_result], None]
-"""Called with the walked path and its status for each directory and link that is passed; raises UnsafeError."""
-
-
-class ExhaustedError(UnreadableError):
-    """No more descriptors can be opened for now."""
-
-
-class Directory:
-    """A directory (O_PATH) and its path from the walker's base, spelled without links.
-
-    ``fd`` is -1 while it is closed, ``inode`` (device, inode) tells whether it is the same when it is opened again.
-    """
-
-    __slots__ = ("fd", "inode", "path")
-
-    def __init__(self, fd: int, path: str, status: os.stat_result) -> None:
-        """Take over ``fd``, whose status is ``status``."""
-        self.fd = fd
-        self.path = path
-        self.inode = inode(status)
 
 
 class Place(NamedTuple):
@@ -52,66 +28,6 @@ class Place(NamedTuple):
     fd: int
     status: os.stat_result
     path: str
-
-
-def anything(_path: str, _status: os.stat_result) -> None:
-    """The policy of the host side: what the administrator linked is what a daemon outside would see."""
-
-
-def only_trusted(owners: frozenset[int]) -> Policy:
-    """The policy of everything that root writes beneath or believes: nobody else may have laid the way.
-
-    With a POSIX ACL the group bits are its mask, so that they bound every named user and group (acl(5)).
-    """
-
-    def check(path: str, status: os.stat_result) -> None:
-        if status.st_uid not in owners:
-            what = "link" if stat.S_ISLNK(status.st_mode) else "directory"
-            raise UnsafeError(path, f"this {what} belongs to user {status.st_uid}; give it to root (chown -h root)")
-        if not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022:
-            mode = f"{stat.S_IMODE(status.st_mode):04o}"
-            raise UnsafeError(path, f"others can write to this directory (mode {mode}); take that away (chmod go-w)")
-
-    return check
-
-
-def protected(owners: frozenset[int]) -> Policy:
-    """The policy of configuration files: as ``only_trusted``, and a directory like /tmp may be passed.
-
-    In a sticky directory others can make names of their own, but not take away or replace root's (unlink(2)).
-    """
-    trusted = only_trusted(owners)
-
-    def check(path: str, status: os.stat_result) -> None:
-        if not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and status.st_uid in owners):
-            trusted(path, status)
-
-    return check
-
-
-def inside(trusted: Policy, device: int) -> Policy:
-    """The policy inside a chroot: ``trusted``, and on the device of the chroot."""
-
-    def check(path: str, status: os.stat_result) -> None:
-        # Nothing can be mounted on a link; in an overlay its device is a lower layer's.
-        if not stat.S_ISLNK(status.st_mode) and status.st_dev != device:
-            raise UnsafeError(path, MOUNTED)
-        trusted(path, status)
-
-    return check
-
-
-def failure(path: str, error: OSError) -> PathError:
-    """The error of the model that an OSError on a path means."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return AbsentError(path, "does not exist")
-    kind = ExhaustedError if error.errno in EXHAUSTED else UnreadableError
-    return kind(path, (error.strerror or str(error)).lower())
-
-
-def inode(status: os.stat_result) -> tuple[int, int]:
-    """What tells one inode from every other: device and number."""
-    return status.st_dev, status.st_ino
 
 
 def status_of(fd: int, path: str) -> os.stat_result:
@@ -130,76 +46,6 @@ def names(path: str) -> list[str]:
 def join(directory: str, name: str) -> str:
     """A directory's path and a name in it."""
     return f"/{name}" if directory == "/" else f"{directory}/{name}"
-
-
-class Pool:
-    """The directories that all walks of a root keep open; the least recently used one is closed beyond ``most``.
-
-    By default that is half of the descriptors that this process may have: the rest is for what is read. What is pinned
-    stays open until it is closed; a quarter is left in any case for taking back what the pinned ones were needed for.
-    """
-
-    def __init__(self, most: int | None = None) -> None:
-        """Keep ``most`` directories open, no fewer than a walk needs."""
-        self._most = max(4, os.sysconf("SC_OPEN_MAX") // 2 if most is None else most)
-        self._open: OrderedDict[Directory, None] = OrderedDict()
-        self._pinned: set[Directory] = set()
-
-    def keep(self, directory: Directory) -> None:
-        """Take an open directory in, as the most recently used one."""
-        self._open[directory] = None
-        while len(self._open) + len(self._pinned) > self._most and len(self._open) > 2:
-            self._close_oldest()
-
-    def use(self, directory: Directory) -> None:
-        """Make a directory the most recently used one, which is the last to be closed."""
-        if directory in self._open:
-            self._open.move_to_end(directory)
-
-    def pin(self, directory: Directory) -> None:
-        """Never close an open directory by itself. Raises ExhaustedError where too many are pinned."""
-        if directory in self._pinned:
-            return
-        if len(self._pinned) >= self._most * 3 // 2:
-            raise ExhaustedError(directory.path, os.strerror(errno.EMFILE).lower())
-        self._open.pop(directory, None)
-        self._pinned.add(directory)
-
-    def close(self, directory: Directory) -> None:
-        """Close a directory that is not needed any more; closing it twice does nothing."""
-        self._open.pop(directory, None)
-        self._pinned.discard(directory)
-        if directory.fd >= 0:
-            os.close(directory.fd)
-            directory.fd = -1
-
-    def make_room(self) -> bool:
-        """Close half of what may be closed, never the most recently used; whether there was any."""
-        count = len(self._open) // 2
-        for _ in range(count):
-            self._close_oldest()
-        return count > 0
-
-    def insist(self, opening: Callable[[], int]) -> int:
-        """The descriptor that ``opening`` opens, after making room for it where need be. Raises OSError."""
-        while True:
-            try:
-                return opening()
-            except OSError as error:
-                if error.errno not in EXHAUSTED or not self.make_room():
-                    raise
-
-    def duplicate(self, directory: Directory) -> int:
-        """A descriptor of its own for an open directory. Raises UnreadableError."""
-        try:
-            return self.insist(lambda: os.dup(directory.fd))
-        except OSError as error:
-            raise failure(directory.path, error) from None
-
-    def _close_oldest(self) -> None:
-        directory, _ = self._open.popitem(last=False)
-        os.close(directory.fd)
-        directory.fd = -1
 
 
 class Walker:

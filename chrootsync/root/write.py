@@ -18,10 +18,11 @@ from chrootsync.root import contents, directories, leftovers
 from chrootsync.root.directories import refuse_append_only
 from chrootsync.root.dress import ACCESS_ACL, copy_label, dress, number, strip
 from chrootsync.root.leftovers import Leftover
+from chrootsync.root.pool import Directory, inode
 from chrootsync.root.read import Root, WalkedChroot
 from chrootsync.root.steps import CHANGED, LeftoverError, Made, Staged, is_compared, is_inode, is_seen, telling
 from chrootsync.root.swap import exchange, put_new
-from chrootsync.root.walk import NO_NAMES, Directory, inode
+from chrootsync.root.walk import NO_NAMES
 
 ATTEMPTS = 3  # readings of a source that changes while it is copied
 

@@ -13,29 +13,10 @@ from tests.unit.scenery import grow
 
 from . import image
 from .distributions import ALWAYS, DISTRIBUTIONS, LOADER, MUSL_LOADER, RESOLVER, TRIPLET, build
-from .workshop import Workshop
+from .workshop import LOAD, Workshop
 
 CHROOT = "/var/spool/postfix"
 WITH_GLIBC = [name for name, one in DISTRIBUTIONS.items() if one.searched]
-
-# Loads libraries inside the chroot $1, each in a process of its own, and prints what hindered each.
-LOAD = """
-import ctypes, os, sys
-
-chroot, *libraries = sys.argv[1:]
-for library in libraries:
-    sys.stdout.flush()
-    if os.fork() == 0:
-        os.chroot(chroot)
-        os.chdir("/")
-        try:
-            ctypes.CDLL(library)
-        except OSError as error:
-            print(f"{library}: {error}")
-        sys.stdout.flush()
-        os._exit(0)
-    os.wait()
-"""
 
 # How a script fills a chroot that was made after Postfix's examples/chroot-setup/LINUX2, $1 being the host: everything
 # over again, libraries by a glob.

@@ -21,7 +21,7 @@ from tests.unit.tree_reader import MemoryCache
 
 from . import image
 from .mail import INSTANCES
-from .workshop import Workshop
+from .workshop import LOAD, Workshop
 
 SUITES = ("bullseye", "bookworm", "trixie")
 CHROOTS = [instance.chroot for instance in INSTANCES]
@@ -59,29 +59,6 @@ LIBRARIES = {
     "trixie": {"/lib/libgcc_s.so.1"},
 }
 MODULES = ("libnss_files.so.2", "libnss_dns.so.2")
-
-# Loads libraries inside the chroot $1 as nobody, each in its own process, and prints what hindered each. No account is
-# looked up before: that would map the modules from outside.
-LOAD = """
-import ctypes, os, sys
-
-chroot, *libraries = sys.argv[1:]
-for library in libraries:
-    sys.stdout.flush()
-    if os.fork() == 0:
-        os.chroot(chroot)
-        os.chdir("/")
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        try:
-            ctypes.CDLL(library)
-        except OSError as error:
-            print(f"{library}: {error}")
-        sys.stdout.flush()
-        os._exit(0)
-    os.wait()
-"""
 
 # What postfix-script does for "postfix check", for one chroot; Debian 13 has its libraries flat in lib.
 COMPARE = """

@@ -38,6 +38,29 @@ done
 exec chroot "$work/host" /bin/sh -c "echo ready; exec sleep infinity"
 """
 
+# Loads libraries inside the chroot $1 as nobody, each in its own process, and prints what hindered each. No account is
+# looked up before: that would map the modules from outside.
+LOAD = """
+import ctypes, os, sys
+
+chroot, *libraries = sys.argv[1:]
+for library in libraries:
+    sys.stdout.flush()
+    if os.fork() == 0:
+        os.chroot(chroot)
+        os.chdir("/")
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            ctypes.CDLL(library)
+        except OSError as error:
+            print(f"{library}: {error}")
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
 # Every name below a directory with all that a change could not hide: the change time is the kernel's.
 MOUNTED = ("(", "-path", "/proc", "-o", "-path", "/dev", "-o", "-path", "/run", ")", "-prune", "-o")
 LISTING = ("-xdev", *MOUNTED, "-printf", r"%P %y %m %U %G %s %n %i %T@ %C@ %l\n")

@@ -16,6 +16,7 @@ from chrootsync.inventory.conditions import fits
 from chrootsync.inventory.facts import Facts
 from chrootsync.model import (
     Daemon,
+    DoubtfulError,
     Evidence,
     FileCondition,
     Host,
@@ -359,6 +360,17 @@ def test_a_table_that_cannot_be_read_does_not_hide_the_others(tree: Path) -> Non
     assert undecided([second]) == ["/etc/a.cf: permission denied"]
     # Where it does not matter which of them, one is enough.
     assert held(verdict(tree, When(table=tables("^/")), daemons=daemons)).evidence.value == "/b"
+
+
+def test_what_others_could_have_written_counts_only_where_it_asks_for_something(tree: Path) -> None:
+    doubted = DoubtfulError(UnsafeError("/etc/a.cf", "others can write to it"), {"ca_file": "/a", "other": "x"})
+    daemons = using(Tables(a=doubted, b={"ca_file": "/b"}), x_maps="ldap:/etc/a.cf ldap:/etc/b.cf")
+    first, second = verdict(tree, When(table=tables()), daemons=daemons, files=("$1",))
+    assert values([first]) == ["/b"]
+    assert undecided([second]) == ["/etc/a.cf: others can write to it"]
+    daemons = using(Tables(a=doubted), x_maps="ldap:/etc/a.cf")
+    why = "ldap:/etc/a.cf set no ca_file that matches ^(/x)"
+    assert reason(verdict(tree, When(table=tables("^(/x)")), daemons=daemons, files=("$1",))) == why
 
 
 # --- Files of the host --------------------------------------------------------------------------------------------

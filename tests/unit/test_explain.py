@@ -482,6 +482,17 @@ def test_what_cannot_be_decided_is_said_to_be_so(tmp_path: Path) -> None:
     assert subject.answers[0].asides[0].reason.startswith("whether it holds cannot be told: /etc/x.cf")
 
 
+def test_a_table_that_cannot_be_read_is_not_said_to_be_needed_and_could_name_any_file(tmp_path: Path) -> None:
+    grow(tmp_path, {"/jail/one": None, "/etc/ca.pem": b"a", "/etc/x.cf": b"secret"})
+    table = TableCondition(of=("x",), types=("ldap",), keys=("*",), matches="^(/.*)$")
+    where = instance(daemons=(replace(daemon("smtp", x="ldap:/etc/x.cf"), tables=Unreadable()),))
+    rules = [rule(files=("$1",), when=(When(table=table),))]
+    made = explained(tmp_path, rules, [where], "/etc/x.cf", "/etc/ca.pem")
+    assert [subject.answers[0].need for subject in made.subjects] == [Need.UNDECIDED, Need.UNDECIDED]
+    assert [one.loose for one in made.subjects[1].answers[0].asides] == [False]
+    assert [str(item.drift and item.drift.kind) for item in made.subjects[0].answers[0].items] == ["unreadable"]
+
+
 def test_a_source_inside_the_chroot_asks_for_nothing(tmp_path: Path) -> None:
     grow(tmp_path, {"/jail/one/etc/a": b"a", "/etc": "jail/one/etc"})
     when = When(parameters=(ParameterCondition(names=("x",), matches="^(.*)$"),))
@@ -560,6 +571,18 @@ def test_a_module_is_traced_to_nsswitch_conf_and_to_the_programs_that_have_it_ma
     assert item.mapped == Mapped(others=("a",), unknown=("b", "c"))
 
 
+def test_a_socket_that_a_module_asks_is_mapped_by_nobody(host: Path) -> None:
+    name = (host / "name").read_text()
+    library = next(path for path in host.rglob(name) if not path.is_symlink())
+    library.rename(library.with_name("libnss_sss.so.2"))
+    grow(host, {"/etc/nsswitch.conf": b"hosts: sss\n"})
+    daemons = (Daemon(name="a/unix", program="a", chrooted=True, command="/bin/sh"),)
+    (subject,) = explained(host, [MODULES], [instance(daemons=daemons)], "/var/lib/sss/pipes/nss").subjects
+    (item,) = subject.answers[0].items
+    assert item.entry.evidence.chain == ("libnss_sss.so.2", "nsswitch.conf hosts")
+    assert item.mapped is None
+
+
 def test_a_library_that_no_module_needs_tells_so(host: Path) -> None:
     made = explained(host, [MODULES], [instance()], "libnss_dns.so.2", "libnss_other.so.2", "libother.so.1")
     reasons = [one.answers[0].asides[0].reason for one in made.subjects]
@@ -585,7 +608,7 @@ def test_an_unreadable_nsswitch_conf_makes_no_aside(host: Path, monkeypatch: pyt
 
     monkeypatch.setattr("chrootsync.libraries.nss_modules", refuse)
     monkeypatch.setattr("chrootsync.libraries.mapped", refuse)
-    monkeypatch.setattr("chrootsync.libraries.providers", refuse)
+    monkeypatch.setattr("chrootsync.libraries.locations", refuse)
     daemons = (Daemon(name="a/unix", program="a", chrooted=True, command="/bin/sh"),)
     name = (host / "name").read_text()
     made = explained(host, [MODULES], [instance(daemons=daemons)], "libnss_dns.so.2", name)

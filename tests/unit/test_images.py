@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from chrootsync.cli import app
+from chrootsync.cli import application
 from tests.unit.machine import needs_root
 from tests.unit.scenery import Tree, grow, snapshot
 
@@ -52,7 +52,7 @@ def run(*arguments: str) -> Result:
     """Run the command line in this process, its two streams apart."""
     old = "mix_stderr" in inspect.signature(CliRunner).parameters
     runner = CliRunner(**({"mix_stderr": False} if old else {}))  # type: ignore[arg-type]  # the newer one has no such argument
-    return runner.invoke(app, list(arguments), prog_name="chrootsync")
+    return runner.invoke(application(), list(arguments), prog_name="chrootsync")
 
 
 def check(image: Path | str, rules: Path, *arguments: str) -> Result:

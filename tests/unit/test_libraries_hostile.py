@@ -168,14 +168,14 @@ def test_libraries_without_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = asked(tmp_path)
     assert len(found.libraries) == 100
     assert found.unresolved[-1].because.endswith("no more is followed, since no chroot needs that much")
-    assert len(libraries.providers(TreeReader(tmp_path), names)) == 100
+    assert len(libraries.locations(TreeReader(tmp_path), names)) == 100
 
 
 def test_names_that_nobody_has_are_told_up_to_a_hundred(tmp_path: Path) -> None:
     found = asked(module(tmp_path, elf([f"libnone{number}.so" for number in range(4000)])))
     assert len(found.unresolved) == closure.MAX_UNRESOLVED + 1
     assert found.unresolved[-1].because.endswith("no more is followed, since no chroot needs that much")
-    told = libraries.providers(TreeReader(tmp_path), ["libnss_mymachines.so.2"])
+    told = libraries.locations(TreeReader(tmp_path), ["libnss_mymachines.so.2"])
     assert list(told) == ["libnss_mymachines.so.2"]
 
 

@@ -180,7 +180,7 @@ def real() -> list[str]:
     return [
         module
         for module in TALKERS
-        for found in (libraries.providers(reader, [f"libnss_{module}.so.2"]).get(f"libnss_{module}.so.2"),)
+        for found in (libraries.locations(reader, [f"libnss_{module}.so.2"]).get(f"libnss_{module}.so.2"),)
         if found and (path := socket_of(module, Path(found).read_bytes())) and not os.path.exists(path)
     ]
 

@@ -17,7 +17,7 @@ import pytest
 import typer.main
 
 from chrootsync import rules
-from chrootsync.cli import app
+from chrootsync.cli import application
 from chrootsync.model import Code, Kind
 from chrootsync.rules.keys import RULE_KEYS, RULESET_KEYS
 
@@ -49,7 +49,7 @@ def words(text: str) -> list[str]:
 
 def verbs() -> Iterator[str]:
     """Every command and group of commands, as it is typed behind ``chrootsync``; the empty one first."""
-    pending = [("", typer.main.get_command(app))]
+    pending = [("", typer.main.get_command(application()))]
     while pending:
         verb, command = pending.pop(0)
         yield verb

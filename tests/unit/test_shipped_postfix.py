@@ -400,6 +400,49 @@ CASES = {
         master=master(extra="relay unix - - y - - smtp -o smtp_tls_CApath=/etc/relay\n"),
         holds={"postfix.tls-capath": ["/etc/relay"]},
     ),
+    "a CA file that smtp hands over to tlsproxy, which has another one": Case(
+        main="smtp_tls_connection_reuse = yes\nsmtp_tls_CAfile = /etc/main.pem\n",
+        master=master("tlsproxy", extra="relay unix - - n - - smtp -o smtp_tls_CAfile=/etc/relay.pem\n"),
+        holds={"postfix.tls-handed": ["/etc/relay.pem"]},
+        lacks=("postfix.tls-capath",),
+    ),
+    "a CA directory that lmtp hands over to tlsproxy": Case(
+        main="lmtp_tls_connection_reuse = YES\nlmtp_tls_CAfile = /etc/l.pem\nlmtp_tls_CApath = /etc/l\n"
+        "smtp_tls_CAfile = /etc/l.pem\n",
+        master=master("tlsproxy", "lmtp"),
+        holds={"postfix.tls-handed": ["/etc/l.pem"], "postfix.tls-capath": ["/etc/l"]},
+    ),
+    "tlsproxy starts anew for a client that logs more": Case(
+        main="smtp_tls_connection_reuse = yes\nsmtp_tls_CAfile = /etc/main.pem\n",
+        master=master("tlsproxy", extra="relay unix - - y - - smtp -o smtp_tls_loglevel=1\n"),
+        holds={"postfix.tls-handed": ["/etc/main.pem"]},
+    ),
+    "tlsproxy starts anew for lmtp, which logs by a parameter of its own": Case(
+        main="lmtp_tls_connection_reuse = yes\nsmtp_tls_CAfile = /etc/main.pem\nlmtp_tls_CAfile = /etc/main.pem\n",
+        master=master("tlsproxy", "lmtp"),
+        holds={"postfix.tls-handed": ["/etc/main.pem"]},
+    ),
+    "a tlsproxy that is set up for lmtp": Case(
+        main="lmtp_tls_connection_reuse = yes\nlmtp_tls_CAfile = /etc/l.pem\n"
+        "tlsproxy_client_CAfile = $lmtp_tls_CAfile\ntlsproxy_client_loglevel_parameter = lmtp_tls_loglevel\n",
+        master=master("tlsproxy", "lmtp"),
+        lacks=("postfix.tls-handed",),
+    ),
+    "what smtp hands over as tlsproxy has it was read before": Case(
+        main="smtp_tls_connection_reuse = yes\nsmtp_tls_CAfile = /etc/main.pem\nsmtp_tls_loglevel = 1\n",
+        master=master("tlsproxy", "smtp", extra="relay unix - - y - - smtp -o smtp_tls_security_level=encrypt\n"),
+        lacks=("postfix.tls-handed", "postfix.tls-capath"),
+    ),
+    "nothing is handed over to tlsproxy without reuse of connections": Case(
+        main="smtp_tls_CAfile = /etc/main.pem\n",
+        master=master("tlsproxy", extra="relay unix - - y - - smtp -o smtp_tls_CAfile=/etc/relay.pem\n"),
+        lacks=("postfix.tls-handed", "postfix.tls-capath"),
+    ),
+    "a tlsproxy outside reads what it is handed over": Case(
+        main="smtp_tls_connection_reuse = yes\n",
+        master=master("smtp", extra="relay unix - - y - - smtp -o smtp_tls_CAfile=/etc/relay.pem\n"),
+        lacks=("postfix.tls-handed",),
+    ),
     "CA directories of nobody": Case(
         main="smtp_tls_CApath = etc/certs\nlmtp_tls_CApath =\nsmtpd_tls_CApath = /etc/d\n",
         master=master("smtp", "lmtp", "cleanup"),
@@ -516,6 +559,19 @@ CASES = {
         holds={"postfix.ldapi-default": [""]},
         lacks=("postfix.sasldb", "postfix.saslauthd", "postfix.ldapi"),
     ),
+    "passwords in an SQL database": Case(
+        main=SASL,
+        master=master("smtpd"),
+        files={"/etc/postfix/sasl/smtpd.conf": b"auxprop_plugin: sql\nsql_engine: mysql\nsql_hostnames: localhost\n"},
+        holds={"postfix.sasl-sql": ["/run/mysqld/mysqld.sock"]},
+        lacks=("postfix.sasldb", "postfix.saslauthd", *DATABASES),
+    ),
+    "passwords in an SQL database over the network": Case(
+        main=SASL,
+        master=master("smtpd"),
+        files={"/etc/postfix/sasl/smtpd.conf": b"auxprop_plugin: sql\nsql_hostnames: 127.0.0.1\n"},
+        lacks=("postfix.sasl-sql", *DATABASES),
+    ),
     "Dovecot by a full path": Case(
         main=f"{SASL}smtpd_sasl_type = dovecot\nsmtpd_sasl_path = unix:/run/dovecot/auth\n",
         master=master("smtpd"),
@@ -597,9 +653,11 @@ ROWS = {
     "passwd, group": ("postfix.accounts",),
     "localtime, zoneinfo": ("postfix.localtime", "postfix.present"),
     "CA directories": ("postfix.tls-capath",),
+    "CA files that tlsproxy is handed over": ("postfix.tls-handed",),
     "the system's CA directory": ("postfix.tls-system", "postfix.tls-system-fedora", "postfix.tls-system-others"),
     "trust anchors": ("postfix.tls-trust-anchors",),
     "saslauthd": ("postfix.saslauthd",),
+    "SQL servers of Cyrus SASL": ("postfix.sasl-sql",),
     "sasldb2": ("postfix.sasldb", "postfix.sasldb-elsewhere"),
     "Dovecot": ("postfix.dovecot",),
     "files of database clients": ("postfix.tls-databases", "postfix.tls-databases-capath"),
@@ -749,6 +807,20 @@ def test_a_socket_out_of_reach_is_a_warning_with_the_way_out(tmp_path: Path) -> 
         "; put proxy: in front of the table, so that proxymap(8) connects outside the chroot, or use inet:127.0.0.1"
     )
     assert found["/dev/log"].severity is Severity.INFO
+
+
+def test_a_socket_that_one_lookup_gets_along_without_may_be_all_that_another_has(tmp_path: Path) -> None:
+    case = Case(
+        main="virtual_alias_maps = unix:passwd.byname\n",
+        master=master("smtpd"),
+        files={
+            "/etc/nsswitch.conf": b"passwd: files sss\nhosts: files dns\nservices: files sss\n",
+            "/lib/x86_64-linux-gnu/libnss_sss.so.2": elf([]),
+        },
+    )
+    drift = drifting(tmp_path, case)["/var/lib/sss/pipes/nss"]
+    assert (drift.severity, drift.entry.rule.id) == (Severity.WARNING, "postfix.nss-accounts")
+    assert drift.reason.endswith("have passwd looked up outside of it, in Postfix by proxy:unix:passwd.byname")
 
 
 @needs_root

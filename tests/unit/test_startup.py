@@ -12,7 +12,7 @@ import typer
 from packaging.version import Version
 
 # Each of these costs more than comparing three chroots does, and belongs to what such a check does not do: tables,
-# colours, ELF files, version specifiers, histories, and everything that only a repair needs.
+# colours, ELF files, version specifiers, packages, histories, other verbs, and everything that only a repair needs.
 BANNED = (
     "asyncio",
     "concurrent.futures",
@@ -25,6 +25,11 @@ BANNED = (
     "sqlite3",
     "watchdog",
     "secrets",
+    "chrootsync.cli.demo",
+    "chrootsync.cli.explain",
+    "chrootsync.cli.history",
+    "chrootsync.cli.rollback",
+    "chrootsync.packages",
     "chrootsync.reload",
     "chrootsync.repair",
     "chrootsync.report.json",

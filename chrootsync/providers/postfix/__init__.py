@@ -24,7 +24,7 @@ from chrootsync.model import (
     RuleSet,
     UnsafeError,
 )
-from chrootsync.providers.postfix import defaults, main_cf, master_cf, sasl
+from chrootsync.providers.postfix import defaults, main_cf, master_cf, sasl, tlsproxy
 from chrootsync.providers.postfix.expansion import ExpansionError, compatibility_level
 from chrootsync.providers.postfix.main_cf import FileError, Parameters
 from chrootsync.providers.postfix.tables import Files, Tables, opens
@@ -249,6 +249,18 @@ def _validate(parameters: Parameters, settings: Mapping[str, str], compiled: Map
     compatibility_level(parameters.expanded("compatibility_level", "0"))
 
 
+def _master_cf(root: Reader, path: str) -> list[master_cf.Service]:
+    """The services that an instance's master.cf names. Raises _Broken."""
+    try:
+        return master_cf.parse(os.fsdecode(root.read_trusted(path)))
+    except AbsentError:
+        raise _Broken(f"{path} does not exist: Postfix cannot start without it, restore it") from None
+    except FileError as error:
+        raise _Broken(f"{path}: {error}: correct it") from None
+    except PathError as error:
+        raise _Broken(_told(error)) from None
+
+
 def _daemons(
     context: _Context, directory: str, parameters: Parameters, settings: Mapping[str, str]
 ) -> tuple[Daemon, ...]:
@@ -257,14 +269,7 @@ def _daemons(
     Raises ExpansionError, _Broken.
     """
     path = f"{directory}/master.cf"
-    try:
-        services = master_cf.parse(os.fsdecode(context.host.root.read_trusted(path)))
-    except AbsentError:
-        raise _Broken(f"{path} does not exist: Postfix cannot start without it, restore it") from None
-    except FileError as error:
-        raise _Broken(f"{path}: {error}: correct it") from None
-    except PathError as error:
-        raise _Broken(_told(error)) from None
+    services = _master_cf(context.host.root, path)
     implied = compatibility_level(parameters.expanded("compatibility_level", "0")) < (1, 0, 0)
     # Most services have no parameters of their own and share one mapping, so that each value is expanded once.
     personal = any("service_name" in value or "process_name" in value for value in settings.values())
@@ -291,7 +296,7 @@ def _daemons(
             tables=tables.setdefault((id(seen), opens(program)), Tables(context.files, seen, program)),
             command=posixpath.join(daemon_directory, service.command),
         )
-    return tuple(daemons.values())
+    return tlsproxy.with_handed(daemons.values())
 
 
 def _control(context: _Context, directory: str, own_name: str, parameters: Parameters) -> Control:

@@ -226,7 +226,7 @@ def _looked_up(root: Reader) -> dict[str, str]:
 
 def _is_file(root: Reader, path: str) -> bool:
     try:
-        return root.source(path).state.type is FileType.FILE
+        return root.state(path).type is FileType.FILE
     except PathError:
         return False
 
@@ -275,7 +275,7 @@ def _postconf(root: Reader) -> tuple[str | None, str]:
     """Where postconf is, and what changes when it is replaced."""
     for path in _POSTCONF:
         try:
-            state = root.source(path).state
+            state = root.state(path)
         except PathError:
             continue
         if state.type is FileType.FILE and state.identity is not None:

@@ -28,7 +28,8 @@ def settings(root: Reader, read: _Read, parameters: Mapping[str, str], service: 
     """What is set for ``service`` (the name of its file without ``.conf``), and what counts where nothing is.
 
     ``saslauthd_path`` is there only where passwords are checked by saslauthd, ``sasldb_path`` only where sasldb is one
-    of the places that they may come from. Raises UnreadableError, UnsafeError.
+    of the places that they may come from, ``sql_socket``, which nobody can set, only where one is an SQL server that is
+    reached through it. Raises UnreadableError, UnsafeError.
     """
     names = set(distribution.lineage(defaults.os_release(root)))
     written = _first(read, [f"{directory}/{service}.conf" for directory in _directories(parameters, names)])
@@ -43,6 +44,9 @@ def settings(root: Reader, read: _Read, parameters: Mapping[str, str], service: 
         found.setdefault("sasldb_path", _database(root, names))
     else:
         found.pop("sasldb_path", None)
+    found.pop("sql_socket", None)
+    if "sql" in plugins or (not plugins and "auxprop" in methods and "sql_select" in written):
+        found |= _sql_socket(written, names)
     return found
 
 
@@ -82,6 +86,31 @@ def _database(root: Reader, names: set[str]) -> str:
         except PathError:
             pass
     return "/etc/sasldb2"
+
+
+def _sql_socket(written: Mapping[str, str], names: set[str]) -> dict[str, str]:
+    """The socket of an SQL server on this host; nothing where it is reached over the network, or is a mere file."""
+    engine = written.get("sql_engine", "mysql").lower()
+    hosts = [host.partition(":")[0] for host in written.get("sql_hostnames", "").replace(",", " ").split()]
+    if engine == "mysql" and (not hosts or "localhost" in map(str.lower, hosts)):
+        return {"sql_socket": _mysql(names)}
+    directories = hosts or [_postgresql(names)]
+    directory = next((host for host in directories if host.startswith("/")), None)
+    if engine == "pgsql" and directory is not None:
+        return {"sql_socket": f"{directory.rstrip('/')}/.s.PGSQL.5432"}
+    return {}
+
+
+def _mysql(names: set[str]) -> str:
+    """Where the client library of MySQL looks for the server of this host."""
+    if names & {"fedora", "rhel"}:
+        return "/var/lib/mysql/mysql.sock"
+    return "/run/mysql/mysql.sock" if names & {"suse", "opensuse"} else "/run/mysqld/mysqld.sock"
+
+
+def _postgresql(names: set[str]) -> str:
+    """Where that of PostgreSQL does."""
+    return "/var/run/postgresql" if names & {"debian", "ubuntu", "fedora", "rhel"} else "/run/postgresql"
 
 
 def parse(text: str) -> dict[str, str]:

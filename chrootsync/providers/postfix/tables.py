@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
-from chrootsync.model import AbsentError, PathError, Reader, UnreadableError
+from chrootsync.model import AbsentError, DoubtfulError, PathError, Reader, UnreadableError, UnsafeError
 from chrootsync.providers.postfix import main_cf, sasl
 from chrootsync.providers.postfix.main_cf import FileError, Parameters
 
@@ -33,6 +33,9 @@ _CLIENTS: Final[Mapping[str, Settings]] = {
     "sqlite": {},
 }
 _TABLE: Final = re.compile(rf"(?<![\w:])(?:{'|'.join((*_CLIENTS, *_NAMED, *TEXTS, sasl.TYPE))}):[^\s,{{}}]+")
+# A compound table behind ``proxy:`` is opened by proxymap(8) with all that it is made of.
+_PROXIED: Final = re.compile(r"(?<![\w:])proxy:\w+:\{(?:[^{}]|\{[^{}]*\})*\}")
+_TEXT_LIMIT: Final = 16 << 20  # bytes
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s+(.*)', re.DOTALL)
 
 # The parameters whose tables a program opens itself, as shell patterns.
@@ -71,10 +74,27 @@ class Files:
 
         Raises PathError; UnsafeError where somebody else than root could have written it.
         """
+        return self._once(path, parse, lambda: parse(os.fsdecode(self.root.read_trusted(path))))
+
+    def entries(self, path: str) -> Settings:
+        """The keys and values of a text table.
+
+        Raises PathError; DoubtfulError where somebody else than root could have written it, as programs do that keep
+        tables of their own.
+        """
+        return self._once(path, parse_text, lambda: self._entries(path))
+
+    def _entries(self, path: str) -> Settings:
+        try:
+            return parse_text(os.fsdecode(self.root.read_trusted(path)))
+        except UnsafeError as error:
+            raise DoubtfulError(error, parse_text(os.fsdecode(self.root.read(path, limit=_TEXT_LIMIT)))) from None
+
+    def _once(self, path: str, parse: Callable[[str], Settings], look: Callable[[], Settings]) -> Settings:
         key = path, parse
         if key not in self._known:
             try:
-                self._known[key] = parse(os.fsdecode(self.root.read_trusted(path)))
+                self._known[key] = look()
             except FileError as error:
                 self._known[key] = UnreadableError(path, str(error))
             except PathError as error:
@@ -91,7 +111,8 @@ class Tables(Mapping[str, Settings]):
     Of a database it is the client's configuration, of an account or network table its ``name``, of a text its keys and
     values, of ``sasl`` the settings of Cyrus SASL that count. Texts are there whoever asks, because what is looked up
     by one daemon is carried out by another; all others only for a program that opens them. What is missing on the host
-    is not in here. Asking raises UnreadableError, and UnsafeError for what somebody else could have written.
+    is not in here. Asking raises UnreadableError, and UnsafeError for what somebody else could have written: of a text
+    it is a DoubtfulError, which tells what it says.
     """
 
     def __init__(self, files: Files, parameters: Parameters, program: str) -> None:
@@ -106,7 +127,7 @@ class Tables(Mapping[str, Settings]):
             raise KeyError(table)
         try:
             if kind in TEXTS:
-                return self._files.read(name, parse_text)
+                return self._files.entries(name)
             if kind == sasl.TYPE:
                 return sasl.settings(self._files.root, self._files.read, self._parameters, name)
             return {"name": name} if kind in _NAMED else self._client(kind, name)
@@ -139,7 +160,9 @@ class Tables(Mapping[str, Settings]):
         names = set(_names(_OPENED.get(self._program, ""), values))
         if self._program == "smtpd":
             names.update(values.get("smtpd_restriction_classes", "").replace(",", " ").split())
-        found = (_TABLE.findall(value) for name, value in values.items() if name in names and ":" in value)
+        found = (
+            _TABLE.findall(_PROXIED.sub("", value)) for name, value in values.items() if name in names and ":" in value
+        )
         return dict.fromkeys(table for tables in found for table in tables)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from chrootsync.model import Host
 from chrootsync.providers.postfix import defaults
+from tests.unit.machine import descriptors
 from tests.unit.tree_reader import MemoryCache, TreeReader, plant
 
 DEBIAN = ("/usr/lib/postfix/sbin", "/usr/sbin", "/usr/lib/postfix", "postdrop")
@@ -102,3 +103,12 @@ def test_what_is_no_file_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "usr/lib/postfix/libpostfix-global.so").symlink_to("libpostfix-global.so")
     values = known(tmp_path, {})
     assert tuple(values[one] for one in NAMES) == UPSTREAM
+
+
+def test_looking_for_programs_leaves_no_descriptor(tmp_path: Path) -> None:
+    plant(tmp_path, dict.fromkeys(("/usr/lib/postfix/sbin/master", "/usr/sbin/postfix"), b""))
+    host = Host(root=TreeReader(tmp_path), run=None, cache=MemoryCache())
+    defaults.load(host)
+    before = descriptors()
+    defaults.load(host)
+    assert descriptors() == before

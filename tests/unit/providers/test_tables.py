@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chrootsync.model import Config, Daemon, Host, UnreadableError, UnsafeError
+from chrootsync.model import Config, Daemon, DoubtfulError, Host, UnreadableError, UnsafeError
 from chrootsync.providers.postfix import discover, sasl
 from chrootsync.providers.postfix.tables import parse_text
 from tests.unit.scenery import Tree, grow
@@ -68,6 +68,15 @@ def test_clients_of_databases(tmp_path: Path) -> None:
 def test_clients_have_defaults(tmp_path: Path, table: str, settings: dict[str, str]) -> None:
     found = smtpd(tmp_path, f"relay_domains = {table}:/etc/x.cf\n", {"/etc/x.cf": b"timeout = 3\n"})
     assert found.tables[f"{table}:/etc/x.cf"] == {**settings, "timeout": "3"}
+
+
+def test_compound_tables_behind_proxy_are_opened_by_somebody_else(tmp_path: Path) -> None:
+    found = smtpd(
+        tmp_path,
+        "virtual_alias_maps = proxy:pipemap:{ unionmap:{unix:passwd.byname,hash:/x}, unix:group.byname }\n"
+        "relay_domains = pipemap:{unix:group.byname, proxy:unix:passwd.byname}\n",
+    )
+    assert sorted(found.tables) == ["sasl:smtpd", "unix:group.byname"]
 
 
 def test_tables_without_a_configuration_are_what_they_are_called(tmp_path: Path) -> None:
@@ -157,26 +166,42 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         assert error.value.reason == reason or (not reason and error.value.reason)
 
 
-def test_what_others_could_have_written_is_told_and_not_read(tmp_path: Path) -> None:
-    class Live(Counting):
-        """A root in which trust matters, as on a live host."""
+class Live(Counting):
+    """A root in which trust matters, as on a live host."""
 
-        def __init__(self, path: Path) -> None:
-            super().__init__(path)
-            self.live = True
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.live = True
 
+
+def written_by_others(root: Path, table: str, text: bytes) -> Daemon:
+    """An smtpd that opens a table in a file that everybody can write to."""
     grow(
-        tmp_path,
+        root,
         {
-            "/etc/postfix/main.cf": b"relay_domains = ldap:/etc/x.cf\n",
+            "/etc/postfix/main.cf": f"relay_domains = {table}\n".encode(),
             "/etc/postfix/master.cf": b"smtp inet n - y - - smtpd\n",
-            "/etc/x.cf": b"server_host = a\n",
+            "/etc/table": text,
         },
     )
-    tmp_path.chmod(0o755)
-    (tmp_path / "etc/x.cf").chmod(0o666)
-    with pytest.raises(UnsafeError, match="others can write to it"):
-        daemons(Live(tmp_path))["smtp/inet"].tables["ldap:/etc/x.cf"]
+    root.chmod(0o755)
+    (root / "etc/table").chmod(0o666)
+    return daemons(Live(root))["smtp/inet"]
+
+
+def test_what_others_could_have_written_is_told_and_not_read(tmp_path: Path) -> None:
+    found = written_by_others(tmp_path, "ldap:/etc/table", b"server_host = a\n")
+    with pytest.raises(UnsafeError, match="others can write to it") as error:
+        found.tables["ldap:/etc/table"]
+    assert not isinstance(error.value, DoubtfulError)
+
+
+def test_of_a_text_that_others_could_have_written_it_is_told_what_it_says(tmp_path: Path) -> None:
+    found = written_by_others(tmp_path, "hash:/etc/table", b"a.example lmtp:[127.0.0.1]:24\n")
+    for _ in range(2):
+        with pytest.raises(DoubtfulError, match="others can write to it") as error:
+            found.tables["hash:/etc/table"]
+        assert error.value.settings == {"a.example": "lmtp:[127.0.0.1]:24"}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +250,53 @@ DEBIAN = {"/etc/os-release": b"ID=debian\n"}
         (
             "smtpd_sasl_path = mail\n",
             {**DEBIAN, "/etc/postfix/sasl/smtpd.conf": b"a: b\n", "/usr/lib/sasl/mail.conf": b"auxprop_plugin: sql\n"},
-            {"auxprop_plugin": "sql"},
+            {"auxprop_plugin": "sql", "sql_socket": "/run/mysqld/mysqld.sock"},
+        ),
+        (
+            "",
+            {**DEBIAN, "/etc/postfix/sasl/smtpd.conf": b"auxprop_plugin: sql\nsql_engine: PgSQL\n"},
+            {"auxprop_plugin": "sql", "sql_engine": "PgSQL", "sql_socket": "/var/run/postgresql/.s.PGSQL.5432"},
+        ),
+        (
+            "",
+            {"/etc/sasl2/smtpd.conf": b"auxprop_plugin: sql\nsql_engine: pgsql\nsql_hostnames: a.example, /srv/pg/\n"},
+            {
+                "auxprop_plugin": "sql",
+                "sql_engine": "pgsql",
+                "sql_hostnames": "a.example, /srv/pg/",
+                "sql_socket": "/srv/pg/.s.PGSQL.5432",
+            },
+        ),
+        (
+            "",
+            {
+                **DEBIAN,
+                "/etc/postfix/sasl/smtpd.conf": b"auxprop_plugin: sql\nsql_hostnames: 127.0.0.1\nsql_socket: /x\n",
+            },
+            {"auxprop_plugin": "sql", "sql_hostnames": "127.0.0.1"},
+        ),
+        (
+            "",
+            {
+                "/etc/os-release": b"ID=fedora\n",
+                "/etc/sasl2/smtpd.conf": b"sql_select: x\nsql_hostnames: LocalHost:3306\n",
+            },
+            {
+                "sasldb_path": "/etc/sasldb2",
+                "sql_hostnames": "LocalHost:3306",
+                "sql_select": "x",
+                "sql_socket": "/var/lib/mysql/mysql.sock",
+            },
+        ),
+        (
+            "",
+            {"/etc/os-release": b"ID=opensuse-leap\nID_LIKE=suse\n", "/etc/sasl2/smtpd.conf": b"auxprop_plugin: sql\n"},
+            {"auxprop_plugin": "sql", "sql_socket": "/run/mysql/mysql.sock"},
+        ),
+        (
+            "",
+            {**DEBIAN, "/etc/postfix/sasl/smtpd.conf": b"auxprop_plugin: sql\nsql_engine: sqlite\n"},
+            {"auxprop_plugin": "sql", "sql_engine": "sqlite"},
         ),
         (
             "cyrus_sasl_config_path = /a/:relative:/b\n",

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from chrootsync.model import FileType, Kind, Outcome, Reload, State, Status
 from chrootsync.model.memory import Change, Repair
-from chrootsync.report.history import History, as_json, listing, remaining, rollback_summary, single, taken_back, utc
+from chrootsync.report.history import History, listing, remaining, rollback_summary, single, taken_back
+from chrootsync.report.history_json import render as as_json
+from chrootsync.report.json import utc
 from tests.unit.report.report_samples import NEW, OLD, file
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "history"

@@ -367,6 +367,19 @@ def test_a_library_that_every_program_has_mapped_is_said_to_be_of_no_use() -> No
     )
 
 
+def test_a_setting_that_is_empty_is_said_to_be_so() -> None:
+    unset = item(evidence=Evidence(daemons=("smtp/unix",), setting="maillog_file", value=""))
+    said = render(path("/dev/log", answer(FULL, Need.NEEDED, unset)), width=200)
+    assert "condition  maillog_file is empty (smtp/unix)" in said
+
+
+def test_what_is_only_kept_fresh_below_a_directory_is_told_apart() -> None:
+    fresh = item("/etc/b", rule=replace(RESOLVER, id="postfix.present", presence=Presence.IF_PRESENT))
+    said = render(path("/etc", answer(FULL, Need.NEEDED, below=(item("/etc/a"), fresh))), width=200)
+    assert "1 file of 95 B needed below it" in said
+    assert "postfix.present   1 file of 95 B, only kept fresh\n" in said
+
+
 @given(name=st.text(st.characters(), min_size=1), rule_id=st.text(st.characters()))
 def test_any_name_is_survived(name: str, rule_id: str) -> None:
     where = replace(FULL, name=name, chroot=f"/{name}")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chrootsync.model import AbsentError, Kind, Problem, UnreadableError, UnsafeError
 from chrootsync.root import contents
 from chrootsync.root.contents import CHUNK, TOGETHER, Opener, same
-from chrootsync.root.walk import failure
+from chrootsync.root.pool import failure
 from tests.unit.machine import descriptors, descriptors_left
 
 READING_FAILED = Problem(kind=Kind.UNREADABLE, reason="reading the copy failed")

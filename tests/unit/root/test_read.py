@@ -30,7 +30,7 @@ from chrootsync.model import (
 )
 from chrootsync.root import Root, files
 from chrootsync.root.dress import ACCESS_ACL
-from chrootsync.root.walk import Pool
+from chrootsync.root.pool import Pool
 from tests.unit.machine import (
     STRANGER,
     descriptors,
@@ -340,6 +340,17 @@ def test_every_descriptor_of_a_source_is_closed(image: Root) -> None:
         source.fileno()
         source.readers()
         image.sha256(source)
+    assert descriptors() == before
+
+
+def test_the_state_of_what_a_link_leads_to_leaves_no_descriptor(tree: Path, image: Root) -> None:
+    (tree / "etc/link").symlink_to("hosts")
+    image.state("/etc/hosts")
+    before = descriptors()
+    assert image.state("/etc/link") == image.state("/etc/hosts")
+    assert image.state("/etc").type is FileType.DIRECTORY
+    with pytest.raises(AbsentError):
+        image.state("/etc/missing")
     assert descriptors() == before
 
 

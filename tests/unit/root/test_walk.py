@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from chrootsync.model import AbsentError, FileType, Kind, PathError, Rule, UnreadableError, UnsafeError
 from chrootsync.root import Root, read
-from chrootsync.root.walk import LOOK, MAX_LINKS, Directory, Pool, Walker, anything
+from chrootsync.root.policy import anything
+from chrootsync.root.pool import Directory, Pool
+from chrootsync.root.walk import LOOK, MAX_LINKS, Walker
 from tests.unit.machine import (
     STRANGER,
     descriptors,
