@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from chrootsync.state.codec import GarbledError
 
 NAME = "state.db"
+WRITE_VERSION = 18  # where the header says which version of the format a writer must know
 
 # What may be over the next time; with any other error the file is not what it should be.
 PASSING = frozenset(
@@ -77,10 +78,18 @@ def is_bad(error: Trouble) -> bool:
 
 
 def is_bad_to_write(error: Trouble, place: Place) -> bool:
-    """The same for who may write; a damaged header can make SQLite call a file read-only that is not."""
-    if primary(error) == sqlite3.SQLITE_READONLY:
-        return os.access(place.path, os.W_OK) and os.access(place.directory, os.W_OK)
-    return is_bad(error)
+    """The same for who may write.
+
+    SQLite calls a file read-only whose header says so (fileformat2.html, 1.3.2: no version above 2 may be written to),
+    and one that it could not open for writing, for whatever reason and however briefly.
+    """
+    if primary(error) != sqlite3.SQLITE_READONLY:
+        return is_bad(error)
+    try:
+        with open(place.path, "rb") as file:
+            return file.read(WRITE_VERSION + 1)[WRITE_VERSION:] not in (b"\x01", b"\x02")
+    except OSError:
+        return False
 
 
 def clause(error: Trouble) -> str:

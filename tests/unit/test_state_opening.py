@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -394,6 +396,37 @@ def test_a_pending_reload_that_would_be_lost_is_told(directory: Path) -> None:
     assert str(caught.value) == (
         f"{directory}: cannot keep in mind that a reload is due (there is no usable database); reload by hand"
     )
+
+
+def test_a_database_that_cannot_be_opened_to_write_for_once_is_not_set_aside(directory: Path) -> None:
+    """As where a process has all the descriptors that it may have: SQLite then goes on with a file that it may read."""
+    real = sqlite3.connect
+
+    def connect(place: str, **options: Any) -> sqlite3.Connection:
+        found: sqlite3.Connection = real(place.replace("mode=rw", "mode=ro"), **options)
+        return found
+
+    with mock.patch("sqlite3.connect", side_effect=connect), opened(directory) as database:
+        uses(database)
+        assert database.notes == [
+            f"{directory}/state.db: cannot be written (it is read-only); this run is not remembered"
+        ]
+    assert not list(directory.glob("state.db.bad-*"))
+    with opened(directory) as database:
+        assert only(database).baseline is not None
+        assert database.notes == []
+
+
+def test_a_database_whose_header_forbids_writing_is_set_aside(directory: Path) -> None:
+    path = directory / "state.db"
+    with path.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x03")
+    with opened(directory) as database:
+        uses(database)
+        (note,) = database.notes
+        assert note.startswith(f"{path}: is damaged (it is read-only); it was set aside as state.db.bad-")
+    assert len(list(directory.glob("state.db.bad-*"))) == 1
 
 
 @needs_user
