@@ -133,6 +133,10 @@ class Place:
         seen = {path: one for path, one in picture(self.root).items() if not is_inside(path)}
         return seen, {path: one for path, one in inodes(self.root).items() if not is_inside(path)}
 
+    def forgot(self) -> bool:
+        """Whether what was remembered had to be set aside, as a file on a disk that could not be read."""
+        return any(self.state.glob("state.db.bad-*"))
+
     def temporaries(self) -> list[str]:
         """What a run has made for itself and left behind, in the chroots and beside its state."""
         found = [path for path in picture(self.root) if is_temporary(path)]
