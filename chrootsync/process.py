@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from chrootsync import procfs
-from chrootsync.model import Completed, UnreadableError
 
 if TYPE_CHECKING:
     import subprocess
+
+    from chrootsync.model import Completed
 
 OUTPUT_LIMIT = 1 << 20
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -31,6 +33,8 @@ class LiveRunner:
         absolute or cannot be started.
         """
         import subprocess
+
+        from chrootsync.model import Completed, UnreadableError  # the watcher does without
 
         if not command or not command[0].startswith("/"):
             raise UnreadableError(command[0] if command else "(no command)", "must be an absolute path to a program")
@@ -92,7 +96,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     While the first process is not waited for, its number, which is its group's, cannot be given to another.
     """
     import signal
-    from contextlib import suppress
 
     if process.returncode is not None:
         return
@@ -115,3 +118,76 @@ def _processes() -> Iterator[procfs.Process]:
     for number in procfs.numbers():
         if (process := procfs.process(number)) is not None:
             yield process
+
+
+class Child:
+    """A process of our own that waits for a word before it begins, and leaves a report; see ``start``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], word: int, report: int) -> None:
+        """Take over the descriptors: the writing end of the pipe for the word, and the file for the report."""
+        self._process = process
+        self._word = word
+        self._report = report
+        self._ended = os.pidfd_open(process.pid)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the process has ended, pidfd_open(2)."""
+        return self._ended
+
+    def begin(self) -> None:
+        """Say the word. Where the process has ended already, ``code`` tells."""
+        try:
+            with suppress(BrokenPipeError):
+                os.write(self._word, b"\n")
+        finally:
+            os.close(self._word)
+            self._word = -1
+
+    def code(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def report(self) -> bytes:
+        """What it wrote; it is ours, and is believed."""
+        return os.pread(self._report, os.fstat(self._report).st_size, 0)
+
+    def send(self, number: int) -> None:
+        """Send a signal to it and to all that it started; nothing where it was waited for already."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def close(self) -> None:
+        """Give the descriptors back; one that still runs is left alone, and told no word."""
+        for fd in (self._word, self._report, self._ended):
+            if fd >= 0:
+                os.close(fd)
+
+
+def start(command: Callable[[int, int], Sequence[str]], environment: Mapping[str, str]) -> Child:
+    """Start a process from ``/``, in a session of its own, with our standard output and error and a few variables more.
+
+    ``command`` makes the arguments from two descriptors: one to read the word from (at its end, nobody is left to say
+    it), one to write the report to. Raises OSError where it cannot be started.
+    """
+    import subprocess
+
+    with ExitStack() as undo:
+        report = os.memfd_create("report", os.MFD_CLOEXEC)
+        undo.callback(os.close, report)
+        wait, word = os.pipe2(os.O_CLOEXEC)
+        undo.callback(os.close, word)
+        try:
+            process = subprocess.Popen(
+                list(command(wait, report)),
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env={**ENVIRONMENT, **environment},
+                pass_fds=(wait, report),
+                start_new_session=True,
+            )
+        finally:
+            os.close(wait)
+        child = Child(process, word, report)
+        undo.pop_all()
+        return child
