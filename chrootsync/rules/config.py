@@ -99,7 +99,18 @@ HISTORY_KEYS = {
     "repairs": Key(integer(0, 1_000_000), "The number of repairs that can be taken back."),
     "size": Key(number(0, 1 << 20), "MiB that what was replaced may take."),
 }
-_TABLES = {"postfix": POSTFIX_KEYS, "reload": RELOAD_KEYS, "packages": PACKAGES_KEYS, "history": HISTORY_KEYS}
+WATCH_KEYS = {
+    "settle": Key(number(0, 60), "Seconds without a further change after which the watcher begins a pass."),
+    "maximum": Key(number(0, 3600), "Seconds after a first change at most, however many follow."),
+    "interval": Key(number(10, _SECONDS_A_DAY), "Seconds between two passes where nothing changes."),
+}
+_TABLES = {
+    "postfix": POSTFIX_KEYS,
+    "reload": RELOAD_KEYS,
+    "packages": PACKAGES_KEYS,
+    "history": HISTORY_KEYS,
+    "watch": WATCH_KEYS,
+}
 
 
 def parse_config(origin: str, text: str | bytes, *, rule_sets: Collection[str] | None = None) -> Config:
@@ -130,6 +141,9 @@ def parse_config(origin: str, text: str | bytes, *, rule_sets: Collection[str] |
         ("history", "days", "history_days"),
         ("history", "repairs", "history_repairs"),
         ("history", "size", "history_size"),
+        ("watch", "settle", "watch_settle"),
+        ("watch", "maximum", "watch_maximum"),
+        ("watch", "interval", "watch_interval"),
     ):
         values = tables.get(table) or {}
         if key in values:

@@ -92,3 +92,14 @@ def test_any_table_is_taken_or_refused_with_config_error(table: dict[str, Any], 
     except ConfigError:
         return
     assert all(instance.chroot.strip("/.") for instance in config.instances)
+
+
+def test_the_settings_of_the_watcher() -> None:
+    text = "[watch]\nsettle = 1\nmaximum = 2.5\ninterval = 60\n"
+    assert parse_config("c.toml", text) == Config(watch_settle=1.0, watch_maximum=2.5, watch_interval=60.0)
+    with pytest.raises(ConfigError) as caught:
+        parse_config("c.toml", "[watch]\nsettle = -1\ninterval = 1\n")
+    assert list(caught.value.problems) == [
+        "c.toml: watch.settle: must be between 0 and 60",
+        "c.toml: watch.interval: must be between 10 and 86400",
+    ]
