@@ -68,8 +68,7 @@ def _trace() -> str:
     import traceback
 
     if "INVOCATION_ID" in os.environ:
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
+        streams.tell(traceback.format_exc().splitlines())
         return "the full trace is above"
     try:
         with tempfile.NamedTemporaryFile(

@@ -29,6 +29,11 @@ def choose(name: str | None) -> str:
     return name
 
 
+def to_log() -> bool:
+    """Whether what an automatic run says goes to a log, or to some program, and not to a person who looks on."""
+    return not sys.stdout.isatty()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
     """A file of --report FORMAT=FILE: ``path`` is the place to write; ``stream``: written as it is, never replaced."""
@@ -126,6 +131,13 @@ def show(report: Report, name: str, options: Options, status: int) -> None:
             streams.write(f"{summary(report)}\n", status)
             return
     streams.write(reports.render(name, report, options), status)
+
+
+def log(report: Report, trigger: str, status: int) -> None:
+    """Print the lines of the log that an automatic run comes to. Raises what show() raises."""
+    from chrootsync.report import journal
+
+    streams.write(journal.render(journal.lines(report, trigger), levels=streams.to_journal(sys.stdout)), status)
 
 
 def save(report: Report, target: Target, options: Options) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from chrootsync.model import ChrootsyncError, Code
 
+ERROR = "<3>"  # the level of an error, sd-daemon(3)
 FILES = 65_536  # open files; whoever may have more needs no more
 
 
@@ -91,11 +92,24 @@ def tell(messages: Iterable[str]) -> None:
     """Print sentences to standard error; where that fails too, nobody is listening."""
     from chrootsync.report.text import clean
 
+    level = ERROR if to_journal(sys.stderr) else ""
     try:
         for message in messages:
-            print(f"chrootsync: {clean(message)}", file=sys.stderr, flush=True)  # noqa: T201 -- the stream is named
+            print(f"{level}chrootsync: {clean(message)}", file=sys.stderr, flush=True)  # noqa: T201 -- the stream is named
     except OSError:
         silence(sys.stderr)
+
+
+def to_journal(stream: TextIO) -> bool:
+    """Whether a stream leads to systemd's journal, which reads a level at the beginning of a line (sd-daemon(3)).
+
+    JOURNAL_STREAM alone does not tell: who inherits it may have been given other streams (systemd.exec(5)).
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def silence(stream: TextIO) -> None:
