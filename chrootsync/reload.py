@@ -81,6 +81,16 @@ def still_due(host: Host, instance: Instance, record: Record) -> bool:
     return started is not None and started <= record.since + CLOCK_SLACK
 
 
+def next_try(record: Record, config: Config) -> float:
+    """When an automatic run will try again at the earliest, in seconds since the epoch."""
+    return record.last + _interval(record, config)
+
+
+def _interval(record: Record, config: Config) -> float:
+    """How far apart automatic reloads are: after failures twice as far each time."""
+    return min(config.reload_interval * 2.0**record.failures, max(config.reload_interval, MOST_BACKOFF))
+
+
 def _command(instance: Instance, *, restart: bool) -> tuple[str, ...] | None:
     control = instance.control
     if restart:
@@ -112,8 +122,7 @@ def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record,
         return f"{newer} was changed after the last start or reload; reload {instance.name} when it is complete"
     if not occasion.automatic:
         return None
-    interval = occasion.config.reload_interval
-    interval = min(interval * 2**record.failures, max(interval, MOST_BACKOFF))
+    interval = _interval(record, occasion.config)
     wait = record.last + interval - occasion.now
     if 0 < wait <= interval:
         return f"{instance.name} was reloaded less than {interval:.0f} seconds ago; the next run does it"

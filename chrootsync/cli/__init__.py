@@ -17,8 +17,22 @@ from chrootsync.cli import streams
 from chrootsync.cli.guard import tell_usage
 from chrootsync.model import Code
 
-VERBS = ("check", "explain", "instances", "history", "rollback", "demo", "rules")
-"""Each is a module of this package, with a function or a group of commands that has the same name."""
+VERBS = {
+    "check": "check",
+    "explain": "explain",
+    "watch": "watch",
+    "watch-pass": "watch",
+    "instances": "instances",
+    "history": "history",
+    "rollback": "rollback",
+    "install": "install",
+    "uninstall": "install",
+    "demo": "demo",
+    "rules": "rules",
+}
+"""In which module of this package each is: a function or a group of commands that has the verb's name."""
+HIDDEN = ("watch-pass",)
+"""What nobody calls by hand."""
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -34,11 +48,11 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
     app.callback()(chrootsync)
     verbs = [verb for verb in VERBS if verb in arguments[:1]]
     for verb in verbs or VERBS:
-        found = getattr(import_module(f"{__name__}.{verb}"), verb)
+        found = getattr(import_module(f"{__name__}.{VERBS[verb]}"), verb.replace("-", "_"))
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=verb)
         else:
-            app.command()(found)
+            app.command(hidden=verb in HIDDEN)(found)
     return app
 
 

@@ -81,6 +81,7 @@ def check(
       chrootsync check --fix          repair, and reload what was changed
       chrootsync check --root /image  is anything stale in an unpacked image?
     """
+    logged = format is None and trigger != MANUAL and output.to_log()
     shown_as = output.choose(format)
     files = output.targets(report or [])
     where = places(root=root, config=config, rules=rules, state=state)
@@ -96,7 +97,9 @@ def check(
     failures = _save(whole, files, options)
     status = Code.FAILED if failures else exit_code(whole, strict=strict)
     try:
-        if not quiet:
+        if logged and not quiet:
+            output.log(whole, trigger, status)
+        elif not quiet:
             output.show(whole, shown_as, options, status)
     finally:
         streams.tell(failures)
@@ -151,28 +154,36 @@ def _pass(
     where: Places, names: Sequence[str], wishes: Wishes, shown: Progress, *, fix: bool
 ) -> tuple[Report, Mapping[tuple[str, str], str], float]:
     """One look at everything; its report, what differed, and the seconds to wait for package managers at most."""
-    now = time.time()
     with scene(where, names) as stage:
-        task = Task(
-            host=stage.host,
-            instances=stage.instances,
-            rule_sets=stage.rule_sets,
-            keep_out=keep_out(stage),
-            seen=shown.seen,
-        )
-        result = _fix(stage, task, wishes, now, shown) if fix else compare(stage, task, wishes, now, shown)
-        report = Report(
-            generated=now,
-            duration=0.0,
-            version=__version__,
-            root=stage.root.path,
-            instances=result.instances,
-            fixed=fix,
-            owners=pipeline.names(stage.root, "/etc/passwd"),
-            groups=pipeline.names(stage.root, "/etc/group"),
-            notes=result.notes if stage.instances else (*result.notes, sought(where, stage)),
-        )
-        return report, result.differences, stage.config.package_wait
+        report, differences = look_once(where, stage, wishes, shown, fix=fix)
+        return report, differences, stage.config.package_wait
+
+
+def look_once(
+    where: Places, stage: Scene, wishes: Wishes, shown: Progress, *, fix: bool
+) -> tuple[Report, Mapping[tuple[str, str], str]]:
+    """Compare a scene, and with ``fix`` repair and reload; its report, and what differed."""
+    now = time.time()
+    task = Task(
+        host=stage.host,
+        instances=stage.instances,
+        rule_sets=stage.rule_sets,
+        keep_out=keep_out(stage),
+        seen=shown.seen,
+    )
+    result = _fix(stage, task, wishes, now, shown) if fix else compare(stage, task, wishes, now, shown)
+    report = Report(
+        generated=now,
+        duration=0.0,
+        version=__version__,
+        root=stage.root.path,
+        instances=result.instances,
+        fixed=fix,
+        owners=pipeline.names(stage.root, "/etc/passwd"),
+        groups=pipeline.names(stage.root, "/etc/group"),
+        notes=result.notes if stage.instances else (*result.notes, sought(where, stage)),
+    )
+    return report, result.differences
 
 
 def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:

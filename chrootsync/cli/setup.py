@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -101,14 +101,14 @@ class Scene:
 
 
 @contextmanager
-def scene(places: Places, names: Sequence[str] = ()) -> Iterator[Scene]:
-    """Read configuration and rules, open the root and discover the instances.
+def scene(places: Places, names: Sequence[str] = (), opening: Callable[[str], Root] = Root) -> Iterator[Scene]:
+    """Read configuration and rules, open the root and discover the instances; ``opening`` opens the live host's.
 
     Raises ConfigError for what is wrong with any of them, and where ``names`` are not to be found.
     """
     if places.state is not None:
         _check_state(places.state)
-    live = Root("/")
+    live = opening("/")
     root = live if os.path.realpath(places.root) == "/" else _open_root(places.root)
     try:
         rule_sets = read_rules(live, places, image=not root.live)

@@ -85,6 +85,8 @@ class Config:
 
     ``package_wait`` are the seconds that the repair of a package's files waits for a package manager to end. What was
     replaced is kept for ``history_days``, for the newest ``history_repairs``, and up to ``history_size`` MiB.
+    ``watch_settle``, ``watch_maximum``, ``watch_interval`` are seconds: how long the watcher lets changes settle, how
+    long at most, and how far apart its passes are where nothing changes.
     """
 
     instances: tuple[StaticInstance, ...] = ()
@@ -95,3 +97,6 @@ class Config:
     history_days: float = 30.0
     history_repairs: int = 200
     history_size: float = 256.0
+    watch_settle: float = 0.5
+    watch_maximum: float = 10.0
+    watch_interval: float = 3600.0

@@ -857,6 +857,33 @@ def test_a_bug_ends_70_and_says_where_the_trace_is(filled: Path, monkeypatch: py
     trace.unlink()
 
 
+def test_under_systemd_the_trace_of_a_bug_is_in_the_journal(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_task: object) -> None:
+        raise ZeroDivisionError("\n<0>forged")
+
+    monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
+    monkeypatch.setattr("chrootsync.pipeline.check", broken)
+    result = check(filled)
+    assert result.exit_code == 70
+    lines = result.stderr.splitlines()
+    assert lines[-1] == "chrootsync: this is a bug in chrootsync; the full trace is above, please report it"
+    assert "chrootsync: ZeroDivisionError: " in lines
+    assert all(line.startswith("chrootsync: ") for line in lines)
+
+
+def test_an_automatic_run_logs_lines_instead_of_a_report(filled: Path) -> None:
+    """Nothing is reloaded in an image, which is a note; whoever names a format gets it."""
+    stale(filled)
+    assert check(filled, "--trigger", "apt").stdout.startswith("drift instance=postfix-out kinds=")
+    assert check(filled, "--trigger", "apt", "--format", "json").stdout.startswith("{")
+    assert check(filled, "--trigger", "apt", "--quiet").stdout == ""
+    repaired, note = check(filled, "--fix", "--trigger", "apt").stdout.splitlines()
+    assert repaired.startswith("repaired instance=postfix-out kinds=")
+    assert " trigger=apt reload=none duration=" in repaired
+    assert note.startswith('note trigger=apt reason="this is an image')
+    assert check(filled, "--trigger", "apt").stdout.startswith("in-sync instances=2 entries=")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_130_and_leaves_nothing_half_done(filled: Path, number: signal.Signals) -> None:
     """The signal comes at the worst moment: when the first copy is about to be put into place."""

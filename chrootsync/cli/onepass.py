@@ -1,0 +1,218 @@
+"""One pass of the watcher, which starts it and hears from it what to watch from then on."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from chrootsync import transactions
+from chrootsync.cli import lastgood, output
+from chrootsync.cli.check import look_once
+from chrootsync.cli.compare import Wishes, open_memory
+from chrootsync.cli.guard import stoppable
+from chrootsync.cli.progress import Progress, progress
+from chrootsync.cli.setup import (
+    CONFIG,
+    LOCAL_RULES,
+    STATE,
+    Places,
+    Scene,
+    scene,
+)
+from chrootsync.model import ChrootsyncError, Code, Config, ConfigError, Kind, Report
+from chrootsync.report.text import clean, plural
+from chrootsync.report.verdict import counts, exit_code, findings, repaired, waits
+from chrootsync.root.noting import NotingRoot
+from chrootsync.watch import passes
+from chrootsync.watch import places as watching
+
+TRIGGER = "watch"
+LOCK_WAIT = 60.0  # seconds that another repair may take
+STEADY = ("/proc", "/sys", "/dev", "/var/lib/dpkg", "/var/lib/rpm", "/usr/lib/sysimage/rpm", "/var/lib/pacman")
+"""Where nothing is heard of, or package managers write all the time; only while something waits, their locks matter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Done:
+    """A pass that came to its end."""
+
+    report: Report
+    config: Config
+    chroots: tuple[str, ...]
+    repair: str | None
+    reload_in: float | None
+
+
+def run(where: Places, word: int, report: int) -> int:
+    """Do one pass as soon as the word comes, report it, and give its exit status."""
+    for fd in (word, report):
+        os.set_inheritable(fd, False)  # noqa: FBT003 -- takes it in no other way
+    if not _is_wanted(word):
+        return Code.INTERRUPTED
+    with progress(quiet=True) as shown, stoppable():
+        roots: list[NotingRoot] = []
+        done, problems, code = _pass(where, shown, roots)
+        told = _told(where, done, problems, roots)
+    _write(report, passes.written(told))
+    if done is not None and _has_something_to_tell(done.report):
+        output.log(done.report, TRIGGER, code)
+    return code
+
+
+def _is_wanted(word: int) -> bool:
+    """Load what a repair needs while the changes settle, and wait for the word; false where nobody is left to say it.
+
+    Until then a signal ends the process without a sound, for it has done nothing.
+    """
+    import chrootsync.cli.fix
+    import chrootsync.state.database  # noqa: F401 -- by importing it
+
+    return bool(os.read(word, 1))
+
+
+def _pass(where: Places, shown: Progress, roots: list[NotingRoot]) -> tuple[_Done | None, list[str], int]:
+    """Do a pass, with the last good configuration where the present one is broken; with it, all that went wrong."""
+    problems: list[str] = []
+    try:
+        return _look(where, where, shown, roots), problems, Code.OK
+    except ConfigError as error:
+        problems += error.problems
+        code = error.code
+    except ChrootsyncError as error:
+        return None, [str(error)], error.code
+    good = lastgood.find(where.state or STATE)
+    if good is None:
+        return None, problems, code
+    try:
+        instead = replace(where, config=good.config, rules=good.rules)
+        done = _look(where, instead, shown, roots)
+    except ChrootsyncError as error:
+        return None, [*problems, str(error)], error.code
+    return done, ["working with the last good rules and configuration", *problems], code
+
+
+def _look(where: Places, used: Places, shown: Progress, roots: list[NotingRoot]) -> _Done:
+    """Check, repair and reload by the rules and the configuration ``used``. Raises ChrootsyncError."""
+
+    def opening(path: str) -> NotingRoot:
+        roots.append(NotingRoot(path))
+        return roots[-1]
+
+    clock = time.monotonic()
+    with scene(used, (), opening) as stage:
+        if used is where:
+            config, rules = where.config or CONFIG, where.rules or LOCAL_RULES
+            lastgood.keep(where.state or STATE, config, rules, roots[-1].texts)
+        wishes = Wishes(trigger=TRIGGER, wait=LOCK_WAIT)
+        report, _ = look_once(used, stage, wishes, shown, fix=True)
+        report = replace(report, duration=time.monotonic() - clock)
+        repair, reload_in = _recall(stage, report)
+        return _Done(
+            report=report,
+            config=stage.config,
+            chroots=tuple(instance.chroot for instance in stage.instances),
+            repair=repair,
+            reload_in=reload_in,
+        )
+
+
+def _recall(stage: Scene, report: Report) -> tuple[str | None, float | None]:
+    """When the last repair was, and in how many seconds a pending reload may be tried again."""
+    from chrootsync.reload import next_try
+
+    now = time.time()
+    with closing(open_memory(stage, now, write=False)) as memory:
+        newest = next(iter(memory.repairs(1)), None)
+        records = memory.reloads()
+    tries = [
+        next_try(records[one.instance.name], stage.config)
+        for one in report.instances
+        if one.reload.pending and one.instance.name in records
+    ]
+    # What was due when the pass began is pending for another reason; what came due since is still to be done.
+    due = min((when for when in tries if when > report.generated), default=None)
+    repair = None
+    if newest is not None:
+        repair = f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(newest.began))} by {newest.trigger}"
+    return repair, None if due is None else max(0.0, due - now)
+
+
+# --- What the watcher is told -------------------------------------------------------------------------------------
+
+
+def _told(where: Places, done: _Done | None, problems: Sequence[str], roots: Sequence[NotingRoot]) -> passes.Told:
+    told = passes.Told(
+        status="nothing could be checked",
+        places=_places(where, done, roots),
+        problems=tuple(map(clean, problems)),
+        retry=done is None,
+    )
+    if done is None:
+        return told
+    return replace(
+        told,
+        status=_status(done),
+        retry=_ought_to_try_again(done.report),
+        reload_in=done.reload_in,
+        settle=done.config.watch_settle,
+        maximum=done.config.watch_maximum,
+        interval=done.config.watch_interval,
+    )
+
+
+def _has_something_to_tell(report: Report) -> bool:
+    """Whether there is more to log than that all is in sync, which the status says."""
+    return bool(findings(report) or report.notes or any(one.reload.needed for one in report.instances))
+
+
+def _status(done: _Done) -> str:
+    """How things are, in one clause."""
+    report = done.report
+    if not report.instances:
+        return "no instance found"
+    drifted = {
+        finding.drift.entry.instance.name for finding in findings(report) if counts(finding) and not repaired(finding)
+    }
+    pending = [one for one in report.instances if one.reload.pending]
+    count = plural(len(report.instances), "instance")
+    parts = [f"drift in {len(drifted)} of {count}" if drifted else f"{count} in sync"]
+    if pending:
+        parts.append(f"{plural(len(pending), 'reload')} pending")
+    if done.repair is not None:
+        parts.append(f"last repair {done.repair}")
+    return clean(", ".join(parts))
+
+
+def _ought_to_try_again(report: Report) -> bool:
+    """Whether another pass might do better though nothing that is watched changes."""
+    absent = any(finding.drift.kind is Kind.BAD_INSTANCE for finding in findings(report))
+    return absent or waits(report) or exit_code(report) == Code.FAILED
+
+
+def _places(where: Places, done: _Done | None, roots: Sequence[NotingRoot]) -> watching.Places:
+    """What to watch: everything that was looked up or listed, the rules and configuration, the chroots themselves.
+
+    Not what is in the chroots, nor our own state: what a pass writes must wake nobody.
+    """
+    looked = {where.config or CONFIG}
+    listed = {where.rules or LOCAL_RULES}
+    for root in roots:
+        looked |= root.looked
+        listed |= root.listed
+    locks = {lock.path for lock in transactions.LOCKS}
+    looked -= locks
+    read_link = functools.cache(watching.read_link)
+    chroots = () if done is None else done.chroots
+    waiting = watching.places(locks, (), read_link) if done is not None and waits(done.report) else {}
+    own = [*chroots, where.state or STATE]
+    ours = [*STEADY, *own, *(watching.end(path, read_link) for path in own)]
+    return watching.merged(watching.places((*looked, *chroots), listed, read_link, ours), waiting)
+
+
+def _write(fd: int, data: bytes) -> None:
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
