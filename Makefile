@@ -67,7 +67,7 @@ install:
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(UNITS)'
 	ln -sfn '$(LIBRARY)/bin/chrootsync' '$(DESTDIR)$(PREFIX)/bin/chrootsync'
 	for unit in $(wildcard systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket); do \
-	    sed -E 's|^(Exec[A-Za-z]*=[-+@:!]*)[^ ]*/chrootsync( .*)?$$|\1$(LIBRARY)/bin/chrootsync\2|' "$$unit" \
+	    sed 's|/usr/bin/python3 -I|$(LIBRARY)/bin/python -I|' "$$unit" \
 	        > '$(DESTDIR)$(UNITS)/'"$${unit##*/}"; \
 	    chmod 644 '$(DESTDIR)$(UNITS)/'"$${unit##*/}"; \
 	done
