@@ -61,6 +61,12 @@ SERVICES = ("openssh-server", "openssh-client", "php-fpm")
 # Package managers of other distributions, in a layer of their own: the base stays as it is.
 MANAGERS = ("rpm", "pacman-package-manager")
 
+# What uses rpm in turn; Debian's packages of these two do not go together, so that each has its layer.
+FRONTENDS = {"dnf": ("rpm", "dnf", "dnf-plugins-core"), "zypper": ("rpm", "zypper")}
+
+# What brings resolv.conf from a network. resolvconf is fetched only: once installed, the others write by way of it.
+NETWORK = ("isc-dhcp-client", "ifupdown", "resolvconf")
+
 # Fetches packages for the Debian in $1, from the mirror $2 and the suite $3, into the folder $4. This machine's apt
 # does it, which knows the way out, whatever proxies there are.
 FETCH = """
@@ -304,6 +310,30 @@ def managers(below: Path) -> Path:
     """
     target = cache() / f"managers-{digest(below.name, FETCH, script, *MANAGERS)}"
     return fetched(below, target, MANAGERS, script)
+
+
+def frontend(below: Path, name: str) -> Path:
+    """A layer with rpm, and with dnf or zypper on top of it; nothing is installed by them yet."""
+    script = """
+        export DEBIAN_FRONTEND=noninteractive
+        dpkg --install /mnt/archives/*.deb
+        mkdir -p /etc/rpm
+        echo '%_dbpath /var/lib/rpm' > /etc/rpm/macros.database
+        rpm --initdb
+    """
+    target = cache() / f"{name}-{digest(below.name, FETCH, script, *FRONTENDS[name])}"
+    return fetched(below, target, FRONTENDS[name], script)
+
+
+def network(below: Path) -> Path:
+    """A layer with ifupdown and dhclient; the package resolvconf lies in its /var/cache/apt/archives."""
+    script = """
+        export DEBIAN_FRONTEND=noninteractive
+        mv /mnt/archives/resolvconf_*.deb /var/cache/apt/archives/
+        dpkg --install /mnt/archives/*.deb
+        systemctl disable networking.service
+    """
+    return fetched(below, cache() / f"network-{digest(below.name, FETCH, script, *NETWORK)}", NETWORK, script)
 
 
 def modules(below: Path) -> Path:

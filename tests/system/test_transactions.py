@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from chrootsync import shipped
 from chrootsync.model import Code
 
 from .container import Container
@@ -502,10 +501,8 @@ def test_hooks_of_apt_and_dpkg_may_wait_for_chrootsync(host: Container) -> None:
 def test_a_package_that_starts_the_service_is_delayed_and_no_more(host: Container) -> None:
     """The service is no child of apt's, so that it waits; its limit ends that."""
     limit(host, 3)
-    with open(f"{shipped.directory('systemd')}/chrootsync.service", encoding="utf-8") as file:
-        unit = file.read().replace("/usr/bin/chrootsync", "/usr/local/bin/chrootsync")
-    host.write("/etc/systemd/system/chrootsync.service", unit)
-    host.run(["systemctl", "daemon-reload"])
+    host.run(["chrootsync", "install", "systemd", "--mode", "timer"])
+    host.run(["systemctl", "stop", "chrootsync.timer"])
     began = time.monotonic()
     package = deb(host, "by-dpkg", "systemctl start chrootsync.service || true")
     host.run(["apt-get", "--yes", "install", package])

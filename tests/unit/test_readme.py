@@ -48,13 +48,13 @@ def words(text: str) -> list[str]:
 
 
 def verbs() -> Iterator[str]:
-    """Every command and group of commands, as it is typed behind ``chrootsync``; the empty one first."""
+    """Every command and group of commands that people call, as typed behind ``chrootsync``; the empty one first."""
     pending = [("", typer.main.get_command(application()))]
     while pending:
         verb, command = pending.pop(0)
         yield verb
         children = getattr(command, "commands", {})
-        pending += [(f"{verb} {name}".strip(), child) for name, child in children.items()]
+        pending += [(f"{verb} {name}".strip(), child) for name, child in children.items() if not child.hidden]
 
 
 @pytest.fixture(scope="module")
