@@ -103,6 +103,7 @@ def _missing(floor: str | None) -> Iterator[str]:
     if shutil.which("rsync") is None:
         yield "rsync, which is not installed"
     yield "Debian's configure-instance.sh, jk_update and postfix check, which need a host of their own"
+    yield "the watcher and the path unit, which need one as well: see benchmarks.host and benchmarks.watcher"
 
 
 def _table(data: DataSet, samples: Mapping[str, Sequence[float]], rounds: int) -> str:
