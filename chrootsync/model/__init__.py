@@ -38,6 +38,7 @@ from chrootsync.model.errors import (
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
 from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
+from chrootsync.model.proofs import Lookup, Probe, StaleProcess
 from chrootsync.model.rules import (
     Device,
     FileCondition,
@@ -49,12 +50,24 @@ from chrootsync.model.rules import (
     TableCondition,
     When,
 )
-from chrootsync.model.words import Code, FileType, Kind, OnChange, OnConflict, Presence, Remedy, Severity, Status
+from chrootsync.model.words import (
+    Answer,
+    Code,
+    FileType,
+    Kind,
+    OnChange,
+    OnConflict,
+    Presence,
+    Remedy,
+    Severity,
+    Status,
+)
 
 __all__ = [
     "ARROW",
     "NO_EVIDENCE",
     "AbsentError",
+    "Answer",
     "Cache",
     "Chroot",
     "ChrootsyncError",
@@ -83,6 +96,7 @@ __all__ = [
     "LibrarySet",
     "Link",
     "LockedError",
+    "Lookup",
     "ModuleSocket",
     "NotAFileError",
     "OnChange",
@@ -91,6 +105,7 @@ __all__ = [
     "ParameterCondition",
     "PathError",
     "Presence",
+    "Probe",
     "Problem",
     "Provider",
     "Reader",
@@ -104,6 +119,7 @@ __all__ = [
     "Runner",
     "Severity",
     "Source",
+    "StaleProcess",
     "State",
     "StaticInstance",
     "Status",

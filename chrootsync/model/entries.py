@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chrootsync.model.instances import Instance
+from chrootsync.model.proofs import Probe, StaleProcess
 from chrootsync.model.rules import Rule
 from chrootsync.model.words import FileType, Kind, Remedy, Severity, Status
 
@@ -170,7 +171,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reload:
-    """What a reload was, or why there was none: ``output`` is what the command printed, cut to 4 KiB."""
+    """What a reload was, or why there was none: ``output`` is what the command printed, cut to 4 KiB.
+
+    ``seen`` are clauses on what was made sure of after it: that the master lives, what became of stale processes, and
+    what the log says.
+    """
 
     needed: bool
     done: bool = False
@@ -178,6 +183,7 @@ class Reload:
     command: tuple[str, ...] = ()
     error: str | None = None
     output: str = ""
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,12 +211,17 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InstanceReport:
-    """All that a run found out about one instance; ``entries`` counts what was compared."""
+    """All that a run found out about one instance; ``entries`` counts what was compared.
+
+    ``probe`` is None where nothing was looked up. Each of the processes in ``stale`` has a finding, too.
+    """
 
     instance: Instance
     entries: int
     findings: tuple[Finding, ...]
     reload: Reload = field(default_factory=lambda: Reload(needed=False))
+    probe: Probe | None = None
+    stale: tuple[StaleProcess, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     UNSAFE = "unsafe"
     CONTESTED = "contested"
     HELD = "held"
+    STALE_PROCESS = "stale-process"
 
 
 class Severity(StrEnum):
@@ -40,6 +41,7 @@ class Remedy(StrEnum):
     CREATE = "create"
     REPLACE = "replace"
     REMOVE = "remove"
+    RELOAD = "reload"
     NONE = "none"
 
 
@@ -85,6 +87,14 @@ class Status(StrEnum):
     SKIPPED = "skipped"
     WAITING = "waiting"
     UNKNOWN = "unknown"
+
+
+class Answer(StrEnum):
+    """How a lookup inside a chroot compares with the same one outside."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    FAILS_INSIDE = "fails-inside"
 
 
 class Code:
