@@ -38,7 +38,7 @@ from chrootsync.model.errors import (
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
 from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
-from chrootsync.model.proofs import Lookup, Probe, StaleProcess
+from chrootsync.model.proofs import Lookup, Probe, Retry, StaleProcess
 from chrootsync.model.rules import (
     Device,
     FileCondition,
@@ -114,6 +114,7 @@ __all__ = [
     "Remedy",
     "RepairError",
     "Report",
+    "Retry",
     "Rule",
     "RuleSet",
     "Runner",

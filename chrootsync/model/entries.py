@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chrootsync.model.instances import Instance
-from chrootsync.model.proofs import Probe, StaleProcess
+from chrootsync.model.proofs import Probe, Retry, StaleProcess
 from chrootsync.model.rules import Rule
 from chrootsync.model.words import FileType, Kind, Remedy, Severity, Status
 
@@ -213,7 +213,8 @@ class Finding:
 class InstanceReport:
     """All that a run found out about one instance; ``entries`` counts what was compared.
 
-    ``probe`` is None where nothing was looked up. Each of the processes in ``stale`` has a finding, too.
+    ``probe`` is None where nothing was looked up. Each of the processes in ``stale`` has a finding, too. ``retry`` is
+    None where no deferred message was to be tried again.
     """
 
     instance: Instance
@@ -222,6 +223,7 @@ class InstanceReport:
     reload: Reload = field(default_factory=lambda: Reload(needed=False))
     probe: Probe | None = None
     stale: tuple[StaleProcess, ...] = ()
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,12 +26,15 @@ class Daemon:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Control:
-    """How an instance is reloaded, as argument lists.
+    """How an instance is reloaded and asked, as argument lists.
 
     ``running`` ends 0 while the instance runs (empty: it always counts as running). ``unit`` is what
     ``systemctl try-restart`` is given for rules that need a restart. ``watched`` are the configuration files that must
     be older than the last start or reload: newer ones mean that an administrator is at work. ``pid_file`` holds the
     number of the master process, ``reborn`` names the child that each reload starts anew, which tells when that was.
+    ``master`` is the name of that process. ``logs`` are the files that may hold its log, ``log_names`` what stands
+    before the names of programs in it (``postfix-out`` in ``postfix-out/smtp[123]: ...``). ``queue`` prints what waits
+    in the queues, a message a line, and ``retry``, with a message's id behind it, has that one tried again at once.
     """
 
     reload: tuple[str, ...] = ()
@@ -40,6 +43,11 @@ class Control:
     watched: tuple[str, ...] = ()
     pid_file: str | None = None
     reborn: str | None = None
+    master: str | None = None
+    logs: tuple[str, ...] = ()
+    log_names: tuple[str, ...] = ()
+    queue: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -147,6 +147,13 @@ class Memories(Protocol):
         """What repairs put into a chroot where nothing was, and what was not taken away again."""
         ...
 
+    def last_reloads(self) -> Mapping[str, float] | None:
+        """By instance when it was last reloaded with success, in seconds since the epoch.
+
+        None where a reload could not be remembered.
+        """
+        ...
+
     def disown(self, chroot: str, paths: Sequence[str]) -> None:
         """Forget, where anything can be remembered, that a repair put there what somebody else has changed since."""
         ...

@@ -13,7 +13,7 @@ class Lookup:
 
     ``what`` is the lookup as one would write it down (``getaddrinfo localhost``), the same in each run. ``inside`` and
     ``outside`` are the answers, or why there was none; the ``worked`` pair tells which of the two it is. ``advice`` is
-    a clause on what to do where they differ.
+    a clause on what to do where they differ. ``matters`` is true where daemons cannot get along with that difference.
     """
 
     what: str
@@ -23,19 +23,22 @@ class Lookup:
     worked_inside: bool
     worked_outside: bool
     advice: str | None = None
+    matters: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """What an instance's lookups came to; ``error`` tells why they did not come to their end, in one clause.
 
-    ``lost`` names the lookups that worked before a repair and fail after it, while outside they work. ``duration`` is
+    ``lost`` names the lookups that worked before a repair and fail after it, while outside they work. ``asked`` is true
+    where somebody asked for the probe: then each lookup that matters counts, else only what was lost. ``duration`` is
     in seconds.
     """
 
     lookups: tuple[Lookup, ...] = ()
     error: str | None = None
     lost: tuple[str, ...] = ()
+    asked: bool = False
     duration: float = 0.0
 
 
@@ -52,3 +55,15 @@ class StaleProcess:
     began: float
     uses: tuple[str, ...]
     why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Deferred messages that were tried again after a repair, because a name could not be looked up before.
+
+    ``tried`` counts them, ``left`` those that are left to their own time. ``error`` is one clause on what went wrong.
+    """
+
+    tried: int = 0
+    left: int = 0
+    error: str | None = None
