@@ -13,12 +13,14 @@ from chrootsync import procfs
 if TYPE_CHECKING:
     import subprocess
 
-    from chrootsync.model import Completed
+    from chrootsync.model import Completed, UnreadableError
 
 OUTPUT_LIMIT = 1 << 20
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02  # seconds between two looks whether it has ended meanwhile
 TRIM = 0.2  # seconds between two looks at how much it has printed
+LINE_LIMIT = 1 << 20  # bytes of one line; what is longer is cut off
+ERROR_LIMIT = 4096  # bytes of standard error beside a stream of lines
 NAME_LIMIT = 15  # bytes that the kernel keeps of a program's name, proc_pid_comm(5)
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
@@ -32,36 +34,17 @@ class LiveRunner:
         Past ``timeout`` its process group gets SIGTERM, then SIGKILL. Raises UnreadableError where the program is not
         absolute or cannot be started.
         """
-        import subprocess
+        from chrootsync.model import Completed  # the watcher does without
 
-        from chrootsync.model import Completed, UnreadableError  # the watcher does without
-
-        if not command or not command[0].startswith("/"):
-            raise UnreadableError(command[0] if command else "(no command)", "must be an absolute path to a program")
-        output = -1
-        try:
+        with ExitStack() as undo:
             # A file, not a pipe: a daemon that the command leaves behind could hold a pipe open for ever.
-            output = os.memfd_create("output", os.MFD_CLOEXEC)
-            process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env=ENVIRONMENT,
-                start_new_session=True,
-            )
+            output = _file(undo, command)
+            process = _begin(command, output, output)
             try:
                 code = _wait(process, timeout, output)
             finally:
                 _end(process)
-            return Completed(code=code, output=os.pread(output, OUTPUT_LIMIT, 0).decode("utf-8", "backslashreplace"))
-        except (OSError, ValueError) as error:  # a ValueError is a NUL byte in an argument
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise UnreadableError(command[0], f"cannot be started: {reason.lower()}") from None
-        finally:
-            if output >= 0:
-                os.close(output)
+            return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
 
     def started(self, pid: int, child: str | None) -> float | None:
         """When the newest child of ``pid`` called ``child``, else it itself, began, in seconds since the epoch."""
@@ -72,6 +55,138 @@ class LiveRunner:
         children = [] if name is None else [one for one in _processes() if one.parent == pid and one.name == name]
         newest = max([own, *children], key=lambda one: one.ticks)
         return newest.began
+
+
+def feed(command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
+    """Run ``command`` as LiveRunner does, with ``data`` as its standard input; only its standard output is kept.
+
+    Raises UnreadableError as LiveRunner does.
+    """
+    from chrootsync.model import Completed
+
+    with ExitStack() as undo:
+        given, output, errors = (_file(undo, command) for _ in range(3))
+        os.pwrite(given, data, 0)
+        process = _begin(command, output, errors, given)
+        try:
+            code = _wait(process, timeout, output)
+        finally:
+            _end(process)
+        return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
+
+
+def stream(command: Sequence[str], hear: Callable[[bytes], None], *, timeout: float) -> Completed:
+    """Run ``command`` as LiveRunner does, and tell each line of its standard output as it comes, without the newline.
+
+    Nothing is kept: the output may be of any length. Of a line longer than 1 MiB only the beginning is told, and empty
+    ones are left out. Gives the exit status and standard error (at most 4 KiB). Raises UnreadableError as LiveRunner
+    does.
+    """
+    from chrootsync.model import Completed
+
+    deadline = time.monotonic() + timeout
+    with ExitStack() as undo:
+        errors = _file(undo, command)
+        try:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise _refusal(command, error) from None
+        undo.callback(os.close, reading)
+        try:
+            process = _begin(command, writing, errors)
+        finally:
+            os.close(writing)
+        try:
+            in_time = _hear(reading, errors, hear, deadline)
+            code = _wait(process, max(0.0, deadline - time.monotonic()), errors) if in_time else None
+        finally:
+            _end(process)
+        return Completed(code=code, output=_text(errors, ERROR_LIMIT))
+
+
+def _hear(reading: int, errors: int, hear: Callable[[bytes], None], deadline: float) -> bool:
+    """Tell the lines that come through a pipe until its end; false where the time was over before."""
+    import select
+
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    lines = _Lines(hear)
+    while (left := deadline - time.monotonic()) > 0:
+        _cut(errors)
+        if not poll.poll(min(left, TRIM) * 1000):
+            continue
+        data = os.read(reading, 1 << 16)
+        if not data:
+            lines.end()
+            return True
+        lines.feed(data)
+    return False
+
+
+class _Lines:
+    """Cuts bytes into lines, each of them bounded."""
+
+    def __init__(self, hear: Callable[[bytes], None]) -> None:
+        self._hear = hear
+        self._line = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        *whole, rest = data.split(b"\n")
+        for part in whole:
+            self._add(part)
+            self.end()
+        self._add(rest)
+
+    def _add(self, part: bytes) -> None:
+        self._line += part[: LINE_LIMIT - len(self._line)]
+
+    def end(self) -> None:
+        if self._line:
+            self._hear(bytes(self._line))
+            self._line.clear()
+
+
+def _file(undo: ExitStack, command: Sequence[str]) -> int:
+    """A file in memory for what a command prints. Raises UnreadableError."""
+    try:
+        output = os.memfd_create("output", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise _refusal(command, error) from None
+    undo.callback(os.close, output)
+    return output
+
+
+def _begin(command: Sequence[str], output: int, errors: int, given: int | None = None) -> subprocess.Popen[bytes]:
+    """Start a command in a minimal environment, with ``given`` as its standard input. Raises UnreadableError."""
+    import subprocess
+
+    from chrootsync.model import UnreadableError
+
+    if not command or not command[0].startswith("/"):
+        raise UnreadableError(command[0] if command else "(no command)", "must be an absolute path to a program")
+    try:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL if given is None else given,
+            stdout=output,
+            stderr=errors,
+            cwd="/",
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # a ValueError is a NUL byte in an argument
+        raise _refusal(command, error) from None
+
+
+def _refusal(command: Sequence[str], error: OSError | ValueError) -> UnreadableError:
+    from chrootsync.model import UnreadableError
+
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return UnreadableError(command[0] if command else "(no command)", f"cannot be started: {reason.lower()}")
+
+
+def _text(output: int, limit: int) -> str:
+    return os.pread(output, limit, 0).decode("utf-8", "backslashreplace")
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, output: int) -> int | None:
@@ -86,8 +201,13 @@ def _wait(process: subprocess.Popen[bytes], timeout: float, output: int) -> int 
         except subprocess.TimeoutExpired:
             if left <= TRIM:
                 return None
-        if os.fstat(output).st_size > OUTPUT_LIMIT:
-            os.ftruncate(output, OUTPUT_LIMIT)
+        _cut(output)
+
+
+def _cut(output: int) -> None:
+    """Throw away what a command printed beyond the limit."""
+    if os.fstat(output).st_size > OUTPUT_LIMIT:
+        os.ftruncate(output, OUTPUT_LIMIT)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +231,114 @@ def test_endless_output_is_thrown_away_while_it_comes(monkeypatch: pytest.Monkey
     assert done.code is None
     assert done.output == "x" * process.OUTPUT_LIMIT
     assert set(sizes) == {process.OUTPUT_LIMIT}
+
+
+# --- Lines as they come -------------------------------------------------------------------------------------------
+
+
+def stream(script: str, *, timeout: float = LONG) -> tuple[list[bytes], Completed]:
+    heard: list[bytes] = []
+    return heard, process.stream((SHELL, "-c", script), heard.append, timeout=timeout)
+
+
+def test_each_line_is_told_as_it_comes(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    def hear(line: bytes) -> None:
+        heard.append(line)
+        (tmp_path / "go").touch()  # the command waits for that before it says more
+
+    script = f"echo first; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo second; printf third; exit 5"
+    with promptly(30):
+        done = process.stream((SHELL, "-c", script), hear, timeout=LONG)
+    assert heard == [b"first", b"second", b"third"]
+    assert done == Completed(code=5, output="")
+
+
+def test_empty_lines_are_left_out() -> None:
+    assert stream(r"printf '\n\na\n\nb\n'")[0] == [b"a", b"b"]
+
+
+def test_errors_are_kept_apart_and_cut() -> None:
+    heard, done = stream("echo out; echo error >&2")
+    assert (heard, done) == ([b"out"], Completed(code=0, output="error\n"))
+    _, done = stream("head -c 100000 /dev/zero | tr '\\0' e >&2")
+    assert done.output == "e" * process.ERROR_LIMIT
+
+
+def test_of_a_line_without_end_only_the_beginning_is_told() -> None:
+    script = f"printf a; head -c {3 * process.LINE_LIMIT} /dev/zero | tr '\\0' x; echo; echo next"
+    heard, _ = stream(script)
+    assert [line[:4] for line in heard] == [b"axxx", b"next"]
+    assert [len(line) for line in heard] == [process.LINE_LIMIT, 4]
+
+
+def test_any_number_of_lines_costs_no_memory() -> None:
+    lengths = 0
+
+    def hear(line: bytes) -> None:
+        nonlocal lengths
+        lengths += len(line)
+
+    line = "x" * 1000
+    tracemalloc.start()
+    try:
+        process.stream((SHELL, "-c", f"yes {line} | head -n 20000"), hear, timeout=LONG)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert lengths == 20_000_000
+    assert peak < 2 << 20
+
+
+def test_what_is_fed_is_standard_input_and_only_standard_output_is_kept() -> None:
+    done = process.feed((SHELL, "-c", "cat; echo unheard >&2; exit 3"), b"given\xff", timeout=LONG)
+
+    assert done == Completed(code=3, output="given\\xff")
+
+
+def test_what_is_fed_and_hangs_is_ended_with_its_group(tmp_path: Path) -> None:
+    script = f"sleep 1000 & echo $! > {tmp_path}/pid; cat; wait"
+
+    assert process.feed((SHELL, "-c", script), b"said", timeout=2).code is None
+    assert gone(wait_for(tmp_path / "pid"))
+
+
+def test_what_cannot_be_fed_says_why() -> None:
+    with pytest.raises(UnreadableError, match=r"^/no/such/program: cannot be started: no such file or directory$"):
+        process.feed(("/no/such/program",), b"", timeout=LONG)
+
+
+@pytest.mark.parametrize("rest", ["exec sleep 60", "while :; do echo talk; done", "exec >&-; exec sleep 60"])
+def test_a_stream_past_its_time_is_ended_with_its_group(tmp_path: Path, rest: str) -> None:
+    pid = tmp_path / "pid"
+    with promptly(30):
+        heard, done = stream(f"sleep 60 & echo $! >{pid}; echo begun; {rest}", timeout=SHORT)
+    assert heard[0] == b"begun"
+    assert done.code is None
+    assert gone(wait_for(pid))
+
+
+def test_who_hears_may_end_it(tmp_path: Path) -> None:
+    def hear(_line: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with promptly(30), pytest.raises(KeyboardInterrupt):
+        process.stream((SHELL, "-c", f"echo $$ >{tmp_path}/pid; echo x; exec sleep 60"), hear, timeout=LONG)
+    assert gone(wait_for(tmp_path / "pid"))
+
+
+@pytest.mark.parametrize("command", [(), ("true",), ("/none/such",), ("/bin/echo", "a\0b")])
+def test_a_stream_that_cannot_be_started_says_why(command: tuple[str, ...]) -> None:
+    with pytest.raises(UnreadableError, match=r"cannot be started: |must be an absolute path to a program$"):
+        process.stream(command, print, timeout=LONG)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_running_out_of_descriptors_before_a_stream_is_said(left: int) -> None:
+    with descriptors_left(left), pytest.raises(UnreadableError) as caught:
+        stream("true")
+    assert str(caught.value) == "/bin/sh: cannot be started: too many open files"
 
 
 # --- Processes ----------------------------------------------------------------------------------------------------
