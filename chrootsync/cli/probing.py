@@ -1,0 +1,113 @@
+"""Probes what a verb works on, and tells what a repair has broken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from chrootsync.cli.compare import MANUAL, Wishes
+from chrootsync.cli.progress import Progress
+from chrootsync.cli.setup import STATE, Scene
+from chrootsync.model import ConfigError, InstanceReport, Probe, Remedy, Status
+from chrootsync.probe.needs import Needs
+
+if TYPE_CHECKING:
+    from chrootsync.probe.looking import Before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prober:
+    """Looks things up in chroots of a scene; ``needs`` has to see every entry that is compared there."""
+
+    stage: Scene
+    now: float
+    dns: bool
+    shown: Progress
+    needs: Needs = field(default_factory=Needs)
+
+    def all(self, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
+        """The reports with what somebody asked to be looked up; what was looked up already is not once more."""
+        return tuple(replace(one, probe=replace(one.probe or self._probe(one), asked=True)) for one in reports)
+
+    def before(self, reports: Sequence[InstanceReport]) -> dict[str, Before]:
+        """What works in the chroots that are about to be repaired, by the names of their instances."""
+        return {one.instance.name: self._working(one) for one in reports if _will_be_repaired(one)}
+
+    def after(
+        self, reports: Sequence[InstanceReport], before: Mapping[str, Before], repair: int | None
+    ) -> tuple[InstanceReport, ...]:
+        """The reports with what works in the chroots that were repaired; ``repair`` is its number."""
+        from chrootsync.probe.looking import lost
+
+        return tuple(
+            replace(one, probe=lost(before[one.instance.name], self._probe(one), self._way_back(repair)))
+            if one.instance.name in before and _was_repaired(one)
+            else one
+            for one in reports
+        )
+
+    def _probe(self, report: InstanceReport) -> Probe:
+        from chrootsync.probe.looking import probe
+
+        instance = report.instance
+        if instance.problem is not None:
+            return Probe(error=instance.problem)
+        if not instance.chrooted:
+            return Probe()
+        self.shown.say(f"probing {instance.name}")
+        need = self.needs.of(instance.name)
+        return probe(self.stage.host, instance, need, now=self.now, dns=self.dns)
+
+    def _working(self, report: InstanceReport) -> Before:
+        from chrootsync.probe.looking import working
+
+        instance = report.instance
+        self.shown.say(f"probing {instance.name}")
+        need = self.needs.of(instance.name)
+        return working(self.stage.host, instance, need, now=self.now, dns=self.dns)
+
+    def _way_back(self, repair: int | None) -> str:
+        if repair is None:
+            return "nothing is remembered of this repair: put back by hand what it replaced"
+        import shlex
+
+        state = self.stage.store.directory
+        elsewhere = "" if state in (None, STATE) else f" --state {shlex.quote(state)}"
+        return f"take the repair back with: chrootsync rollback {repair}{elsewhere}"
+
+
+def prober(stage: Scene, wishes: Wishes, now: float, shown: Progress) -> Prober | None:
+    """Who looks things up for a check; None where chroots cannot be entered.
+
+    No name server is asked for automatic runs: units may not talk to other hosts.
+    """
+    if not is_possible(stage):
+        return None
+    return Prober(stage=stage, now=now, dns=wishes.dns and (wishes.probe or wishes.trigger == MANUAL), shown=shown)
+
+
+def refuse_elsewhere(stage: Scene, what: str) -> None:
+    """Refuse where nothing can be looked up as daemons do. Raises ConfigError."""
+    if stage.host.run is None:
+        raise ConfigError(f"{what}: an image runs no daemons to look things up for; run it on the host itself")
+    if not is_possible(stage):
+        raise ConfigError(f"{what}: only root can enter a chroot (chroot(2)); run it as root")
+
+
+def is_possible(stage: Scene) -> bool:
+    """Whether chroots can be entered."""
+    return stage.host.run is not None and os.geteuid() == 0
+
+
+def _will_be_repaired(report: InstanceReport) -> bool:
+    instance = report.instance
+    wanted = any(finding.drift.remedy not in (Remedy.NONE, Remedy.RELOAD) for finding in report.findings)
+    return wanted and instance.chrooted and instance.problem is None
+
+
+def _was_repaired(report: InstanceReport) -> bool:
+    """Whether something was replaced, or nobody knows."""
+    done = (Status.REPAIRED, Status.UNKNOWN)
+    return any(one.outcome is not None and one.outcome.status in done for one in report.findings)
