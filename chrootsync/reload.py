@@ -1,12 +1,17 @@
-"""Reloads instances after a repair, and makes sure that they live."""
+"""Reloads instances after a repair, and makes sure that they live, that what is old ends and what is new stays."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from chrootsync import daemons, maillog
+from chrootsync.daemons import Running
+from chrootsync.maillog import Log
 from chrootsync.model import (
-    AbsentError,
     Config,
     Host,
     Instance,
@@ -21,6 +26,10 @@ from chrootsync.model import (
 OUTPUT_LIMIT = 4096
 CLOCK_SLACK = 0.1  # seconds; starts of processes are counted in ticks of a hundredth, and the clock may be slewed
 MOST_BACKOFF = 3600.0
+PATIENCE = 2.0  # seconds that processes from before have to end, and new ones to come up
+POLL = 0.02
+STEADY = 0.1  # seconds that what begins anew has to last: what cannot read its configuration ends sooner
+MOST_TEXT = 200  # characters of a line of the log
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +64,7 @@ def reload(
         reason = _reason_to_wait(host, host.run, instance, due, occasion)
         if reason is not None:
             return Reload(needed=True, pending=True, command=command, error=reason), due
-        return _carry_out(host.run, instance, command, due, occasion)
+        return _carry_out(host, host.run, instance, command, due, occasion)
     except PathError as error:
         failed = replace(due, failures=due.failures + 1, last=occasion.now)
         return Reload(needed=True, pending=True, command=command, error=str(error)), failed
@@ -149,29 +158,88 @@ def _started(host: Host, run: Runner, instance: Instance) -> float | None:
 
     Raises UnreadableError where it could be told with more rights.
     """
-    control = instance.control
-    if control.pid_file is None:
-        return None
-    try:
-        number = host.root.read(control.pid_file, limit=64).split()
-    except AbsentError:
-        return None
-    return run.started(int(number[0]), control.reborn) if number and number[0].isdigit() else None
+    number = daemons.master_number(host.root, instance)
+    return None if number is None else run.started(number, instance.control.reborn)
 
 
 def _carry_out(
-    run: Runner, instance: Instance, command: tuple[str, ...], due: Record, occasion: Occasion
+    host: Host, run: Runner, instance: Instance, command: tuple[str, ...], due: Record, occasion: Occasion
 ) -> tuple[Reload, Record]:
-    completed = run.run(command, timeout=occasion.config.reload_timeout)
-    output = completed.output[-OUTPUT_LIMIT:]
-    error = None
-    if completed.code is None:
-        error = f"{os.path.basename(command[0])} did not end within {occasion.config.reload_timeout:.0f} seconds"
-    elif completed.code != 0:
-        error = f"{' '.join(command)} ended with status {completed.code}"
-    elif not _runs(run, instance, occasion):
-        error = f"{instance.name} does not run any more after its reload; look at its log"
-    if error is not None:
-        failed = replace(due, failures=due.failures + 1, last=occasion.now)
-        return Reload(needed=True, pending=True, command=command, error=error, output=output), failed
-    return Reload(needed=True, done=True, command=command, output=output), Record(last=occasion.now)
+    with ExitStack() as files:
+        before = _before(host, instance, files)
+        completed = run.run(command, timeout=occasion.config.reload_timeout)
+        output = completed.output[-OUTPUT_LIMIT:]
+        error = None
+        if completed.code is None:
+            error = f"{os.path.basename(command[0])} did not end within {occasion.config.reload_timeout:.0f} seconds"
+        elif completed.code != 0:
+            error = f"{' '.join(command)} ended with status {completed.code}"
+        elif not _runs(run, instance, occasion):
+            error = f"{instance.name} does not run any more after its reload; look at its log"
+        if error is not None:
+            failed = replace(due, failures=due.failures + 1, last=occasion.now)
+            return Reload(needed=True, pending=True, command=command, error=error, output=output), failed
+        trouble, seen = (None, ()) if before is None else _made_sure(host, instance, before)
+    done = Reload(needed=True, done=True, command=command, error=trouble, output=output, seen=seen)
+    return done, Record(last=occasion.now)
+
+
+# --- What is made sure of afterwards ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Before:
+    """What there was before a reload: the processes inside the chroot, the child that is to begin anew, the log."""
+
+    processes: Sequence[Running]
+    reborn: Running | None
+    log: Log
+
+
+def _before(host: Host, instance: Instance, files: ExitStack) -> _Before | None:
+    """What there is now; None where nothing begins anew with a reload, or it could not be seen."""
+    if instance.control.reborn is None or not host.root.live:
+        return None
+    log = maillog.begin(host, instance)
+    files.enter_context(log.files)
+    processes = daemons.chrooted(host.root, [instance]).get(instance.name, ())
+    return _Before(processes=processes, reborn=daemons.reborn(host.root, instance), log=log)
+
+
+def _made_sure(host: Host, instance: Instance, before: _Before) -> tuple[str | None, tuple[str, ...]]:
+    """What went wrong after a reload, if anything, and clauses on what was looked at.
+
+    Neither a process that is finishing its job nor a log that cannot be found is wrong.
+    """
+    left = _wait(host, instance, before)
+    lines = before.log.lines()
+    trouble = [line for line in lines or () if line.is_trouble]
+    seen = ["the master runs"]
+    if before.processes:
+        labels = [one.label for one in left[:3]] + ([f"{len(left) - 3} more"] if len(left) > 3 else [])
+        all_ended = "what ran inside the chroot has ended"
+        seen.append(f"still finishing their jobs: {', '.join(labels)}" if left else all_ended)
+    if lines is None:
+        seen.append("its log was not found")
+    elif not trouble:
+        seen.append("its log has no fatal line since")
+        return None, tuple(seen)
+    if not trouble:
+        return None, tuple(seen)
+    more = f" (and {len(trouble) - 1} more lines)" if len(trouble) > 1 else ""
+    first = f"{trouble[0].who}: {trouble[0].message}"[:MOST_TEXT]
+    return f"its log says since the reload: {first}{more}; look there for what follows", tuple(seen)
+
+
+def _wait(host: Host, instance: Instance, before: _Before) -> list[Running]:
+    """Wait, not for long, until what ran before has ended and what begins anew stays; gives what has not ended."""
+    deadline = time.monotonic() + PATIENCE
+    newest, since = before.reborn, deadline
+    while True:
+        left = [one for one in before.processes if daemons.lives(one)]
+        anew, now = daemons.reborn(host.root, instance), time.monotonic()
+        if anew is None or newest is None or anew[:3] != newest[:3]:
+            newest, since = anew, deadline if anew is None else now
+        if now >= deadline or (not left and now - since >= STEADY):
+            return left
+        time.sleep(POLL)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from chrootsync import accounts, compare, inventory
+from chrootsync import accounts, compare, inventory, stale
 from chrootsync.model import (
     Drift,
     Entry,
@@ -62,20 +62,29 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
     counts = {id(instance): 0 for instance in task.instances}
     drifts: list[Drift] = []
     needs = Needs(task.instances)
+    suspects = stale.suspects(task.host, task.instances)
     for entry in inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out):
         task.seen(entry)
         needs.see(entry)
+        suspects.see(entry)
         counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
         drift = compare.judge(entry)
         if drift is not None:
             drifts.append(drift)
     recalled = _recalled(task, _with_orphans(task, drifts, needs))
+    processes = stale.stale(suspects, lambda: _last_reloads(task)) if suspects.copies else {}
+    recalled += [drift for told in processes.values() for _, drift in told]
     owners = _owners(task.host, recalled)
     found: dict[int, list[Finding]] = {id(instance): [] for instance in task.instances}
     for drift in sorted(recalled, key=_path):
         found[id(drift.entry.instance)].append(Finding(drift=_named(drift, owners)))
     return tuple(
-        InstanceReport(instance=instance, entries=counts[id(instance)], findings=tuple(found[id(instance)]))
+        InstanceReport(
+            instance=instance,
+            entries=counts[id(instance)],
+            findings=tuple(found[id(instance)]),
+            stale=tuple(process for process, _ in processes.get(instance.name, ())),
+        )
         for instance in task.instances
     )
 
@@ -117,7 +126,8 @@ def _repair_instance(task: Task, writer: Writer, report: InstanceReport, journal
     return replace(
         report,
         findings=tuple(
-            one if one.drift.remedy is Remedy.NONE else replace(one, outcome=failed) for one in report.findings
+            one if one.drift.remedy in (Remedy.NONE, Remedy.RELOAD) else replace(one, outcome=failed)
+            for one in report.findings
         ),
     )
 
@@ -149,6 +159,10 @@ def _recalled(task: Task, drifts: Sequence[Drift]) -> list[Drift]:
     from chrootsync.pipeline import recall
 
     return recall.recalled(task.host.root, task.memory, drifts, force=task.force)
+
+
+def _last_reloads(task: Task) -> Mapping[str, float] | None:
+    return None if task.memory is None else task.memory.last_reloads()
 
 
 def _may_be_remembered(drift: Drift) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from chrootsync import reload as reloading
-from chrootsync.model import Host, InstanceReport, OnChange, Record, Reload, Remedy, Status
+from chrootsync import stale
+from chrootsync.model import Finding, Host, InstanceReport, OnChange, Outcome, Record, Reload, Remedy, Status
 from chrootsync.reload import Occasion
 
 
@@ -16,7 +17,10 @@ def reload(
     records: Mapping[str, Record],
     occasion: Occasion,
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
-    """Reload the instances that were changed, or whose reload is pending; the reports, and what is to be remembered."""
+    """Reload the instances that were changed, whose processes are stale, or whose reload is pending.
+
+    Gives the reports, and what is to be remembered.
+    """
     remembered = dict(records)
     done: list[InstanceReport] = []
     for report in reports:
@@ -26,7 +30,7 @@ def reload(
             done.append(report)
             continue
         result, remembered[instance.name] = reloading.reload(host, instance, wanted, record, occasion)
-        done.append(replace(report, reload=result))
+        done.append(_settled(replace(report, reload=result)))
     return tuple(done), remembered
 
 
@@ -70,20 +74,41 @@ def postpone(
         if wanted is not OnChange.NOTHING:
             record = remembered.get(report.instance.name, Record())
             remembered[report.instance.name] = reloading.pending(record, wanted, now)
-            done.append(replace(report, reload=Reload(needed=True, command=report.instance.control.reload)))
+            done.append(_settled(replace(report, reload=Reload(needed=True, command=report.instance.control.reload))))
         else:
             done.append(report)
     return tuple(done), remembered
 
 
 def wanted_reload(report: InstanceReport) -> OnChange:
-    """What an instance needs after its repair: the strongest of what the rules of the repaired entries ask for."""
+    """What an instance needs after its repair: the strongest of what the rules of the entries ask for.
+
+    Those count that were repaired, and those that a stale process uses.
+    """
     done = (Status.REPAIRED, Status.UNKNOWN)
     return _strongest(
         finding.drift.entry.rule.on_change
         for finding in report.findings
-        if finding.outcome is not None and finding.outcome.status in done
+        if _is_left_to_reload(finding) or (finding.outcome is not None and finding.outcome.status in done)
     )
+
+
+def _is_left_to_reload(finding: Finding) -> bool:
+    return finding.drift.remedy is Remedy.RELOAD and finding.outcome is None
+
+
+def _settled(report: InstanceReport) -> InstanceReport:
+    """The report, with what became of its stale processes: those that are left are finishing their jobs, or not."""
+    if not report.stale:
+        return report
+    reload = report.reload
+    if reload.done:
+        outcome = Outcome(status=Status.REPAIRED)
+    else:
+        why = reload.error or ("not reloaded" if reload.needed else f"{report.instance.name} does not run")
+        outcome = Outcome(status=Status.SKIPPED, reason=why)
+    findings = tuple(replace(one, outcome=outcome) if _is_left_to_reload(one) else one for one in report.findings)
+    return replace(report, findings=findings, stale=tuple(stale.living(report.stale)))
 
 
 def _strongest(wanted: Iterable[OnChange]) -> OnChange:

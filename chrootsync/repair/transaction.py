@@ -39,6 +39,7 @@ from chrootsync.root.pool import Directory
 from chrootsync.root.steps import LeftoverError, Staged
 from chrootsync.root.write import ChrootWriter, Writer
 
+NOT_OURS = (Remedy.NONE, Remedy.RELOAD)
 NOT_KEPT = Outcome(
     status=Status.SKIPPED,
     reason="left there, since it could not be kept for a rollback: give chrootsync a state directory and room in it "
@@ -74,7 +75,7 @@ class _Work:
 def repair(
     origin: Origin, writer: Writer, instance: Instance, drifts: Sequence[Drift], journal: Journal
 ) -> list[Outcome | None]:
-    """Repair one instance's drifts; the outcomes in their order, None for what has no remedy.
+    """Repair one instance's drifts; the outcomes in their order, None for what has no remedy but, at most, a reload.
 
     What is to be taken away may be WAITING or SKIPPED, in doubt.
     Where one step fails, that drift is FAILED with its reason, the others are SKIPPED,
@@ -83,7 +84,7 @@ def repair(
     takes everything back, or does so once everything is done; LeftBehindError tells what could not be taken back.
     """
     stay = staying(origin, drifts)
-    wanted = sorted((one for one in drifts if one.remedy is not Remedy.NONE and id(one) not in stay), key=_order)
+    wanted = sorted((one for one in drifts if one.remedy not in NOT_OURS and id(one) not in stay), key=_order)
     results: dict[int, Outcome] = {}
     if wanted:
         try:
@@ -99,7 +100,7 @@ def repair(
         except (SourceChangedError, LeftBehindError):
             raise
         except PathError as error:
-            results = _failed(instance.chroot.rstrip("/"), wanted, error)
+            results = _failed("", wanted, error)  # of the chroot itself, whose path is the whole one
     results |= stay
     return [results.get(id(drift)) for drift in drifts]
 

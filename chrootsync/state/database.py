@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from chrootsync.model import ChrootsyncError, Copy, Record
 from chrootsync.model.memory import Change, Hold, Memory, Placed, Repair, Spot, Unfinished
+from chrootsync.model.queues import LastRepair
 from chrootsync.state import history, journal, placed, places, recall
 from chrootsync.state.access import LOST, Access
 from chrootsync.state.cache import Store
@@ -180,6 +181,12 @@ class Database:
         """What is remembered of each instance's reloads; what makes no sense is forgotten."""
         return self._access.read(lambda connection: recall.reloads(connection, self._root), {})
 
+    def last_reloads(self) -> dict[str, float] | None:
+        """By instance when it was last reloaded with success; None where a reload could not be remembered."""
+        if not self.writes:
+            return None
+        return {name: record.last for name, record in self.reloads().items() if not record.failures}
+
     def remember(self, records: Mapping[str, Record]) -> None:
         """Keep what is to be remembered of reloads. Raises ChrootsyncError where a pending one would be lost."""
         wanted = {name: record for name, record in records.items() if record != Record()}
@@ -213,6 +220,10 @@ class Database:
     def repair(self, number: int) -> Repair | None:
         """The repair of that number; no number is used twice."""
         return self._access.read(lambda connection: history.repair(connection, self._root, number), None)
+
+    def last_repairs(self) -> dict[str, LastRepair]:
+        """By instance, the repair that last changed something for it."""
+        return self._access.read(lambda connection: history.last_repairs(connection, self._root), {})
 
     def prune(self, *, days: float, repairs: int, now: float) -> None:
         """Forget repairs beyond that many days or newest repairs, with the contents that only they refer to.

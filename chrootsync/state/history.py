@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from chrootsync.model import Reload, State
 from chrootsync.model.memory import Change, Repair
+from chrootsync.model.queues import LastRepair
 from chrootsync.state import placed
 from chrootsync.state.codec import (
     CHANGE_COLUMNS,
@@ -160,6 +161,23 @@ def repair(connection: sqlite3.Connection, root: int, number: int) -> Repair | N
         "SELECT id, began, trigger, version, undoes FROM repairs WHERE root = ? AND id = ?", (root, number)
     ).fetchone()
     return None if row is None else _repair(connection, row)
+
+
+def last_repairs(connection: sqlite3.Connection, root: int) -> dict[str, LastRepair]:
+    """By instance, the repair that last changed something for it."""
+    # Beside max(), SQLite takes the other columns from the row that has it.
+    rows = connection.execute(
+        "SELECT changes.instance, max(repairs.id), began, trigger, undoes FROM repairs "
+        "JOIN changes ON changes.repair = repairs.id WHERE repairs.root = ? AND status IN (?, ?) "
+        "GROUP BY changes.instance",
+        (root, *DONE),
+    )
+    return {
+        text_in(instance): LastRepair(
+            id=integer_in(number), began=number_in(began), trigger=text_in(trigger), rollback=undoes is not None
+        )
+        for instance, number, began, trigger, undoes in rows
+    }
 
 
 def heading_of(connection: sqlite3.Connection, root: int, number: int) -> Heading | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,18 @@ NAME_SERVER = "127.0.0.5"
 DEAD_NAME_SERVER = "127.0.0.9"
 RESOLVER = f"nameserver {NAME_SERVER}\n"
 STALE_RESOLVER = f"nameserver {DEAD_NAME_SERVER}\n"
+
+# Holds an SMTP session open until it is stopped. $1 the port; $2 is made once the server has greeted. The client's name
+# is not in /etc/hosts, so that the server loads modules that look elsewhere.
+SESSION = """
+import socket, sys, time
+
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), source_address=("127.0.0.7", 0)) as connection:
+    connection.recv(1000)
+    open(sys.argv[2], "w").close()
+    time.sleep(600)
+"""
+GREETED = "/var/tmp/greeted"
 
 # Answers sink.test with 127.0.0.1; whatever else ends in .test has no address, all other names do not exist.
 DNS_SERVER = f"""
@@ -176,6 +190,18 @@ class Mail:
     def running(self, instance: Postfix) -> bool:
         """Whether the instance's master runs."""
         return self.container.run(["postfix", "-c", instance.config, "status"], check=False).returncode == 0
+
+    @contextmanager
+    def session(self, instance: Postfix) -> Iterator[int]:
+        """An SMTP session that goes on; gives the number of its smtpd(8), as the container counts."""
+        self.container.run(["rm", "-f", GREETED])
+        python = ["/usr/bin/python3", "-I", "-c", SESSION, instance.port, GREETED]
+        self.container.run(["systemd-run", "--quiet", "--collect", "--unit=test-session", *python])
+        try:
+            self.container.shell('for i in $(seq 600); do test -e "$1" && exit 0; sleep 0.05; done; exit 1', GREETED)
+            yield int(self.container.run(["pgrep", "-n", "-P", str(self.master(instance)), "-x", "smtpd"]).stdout)
+        finally:
+            self.container.run(["systemctl", "stop", "test-session.service"], check=False)
 
     def flush(self, instance: Postfix) -> None:
         """Start a queue run."""
