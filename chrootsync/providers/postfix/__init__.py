@@ -29,6 +29,7 @@ from chrootsync.providers.postfix.expansion import ExpansionError, compatibility
 from chrootsync.providers.postfix.main_cf import FileError, Parameters
 from chrootsync.providers.postfix.tables import Files, Tables, opens
 
+_SYSLOG_FILES: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/mail")
 _UNIT_DIRECTORIES: Final = ("/usr/lib/systemd/system", "/lib/systemd/system")
 
 
@@ -191,7 +192,7 @@ def _instance(context: _Context, directory: str, settings: Mapping[str, str]) ->
         enabled=not context.several or parameters.get("multi_instance_enable", "").lower() == "yes",
         daemons=daemons,
         version=parameters.get("mail_version") or None,
-        control=_control(context, directory, own_name, parameters),
+        control=_control(context, directory, own_name, parameters, daemons),
     )
 
 
@@ -299,9 +300,13 @@ def _daemons(
     return tlsproxy.with_handed(daemons.values())
 
 
-def _control(context: _Context, directory: str, own_name: str, parameters: Parameters) -> Control:
+def _control(
+    context: _Context, directory: str, own_name: str, parameters: Parameters, daemons: Iterable[Daemon]
+) -> Control:
     """How this instance alone is reloaded, asked for and found."""
-    postfix = (f"{parameters.get('command_directory', '')}/postfix", "-c", directory)
+    commands = parameters.get("command_directory", "")
+    postfix = (f"{commands}/postfix", "-c", directory)
+    postqueue = (f"{commands}/postqueue", "-c", directory)
     process_ids = posixpath.join(parameters["queue_directory"], parameters.get("process_id_directory", "pid"))
     return Control(
         reload=(*postfix, "reload"),
@@ -311,7 +316,25 @@ def _control(context: _Context, directory: str, own_name: str, parameters: Param
         pid_file=f"{process_ids}/master.pid",
         # qmgr(8) lives as long as its master lets it, and a reload starts it anew.
         reborn="qmgr",
+        master="master",
+        logs=_logs(parameters),
+        log_names=_log_names(parameters, daemons),
+        queue=(*postqueue, "-j"),
+        retry=(*postqueue, "-i"),
     )
+
+
+def _logs(parameters: Parameters) -> tuple[str, ...]:
+    """The files that an instance logs to: its own (MAILLOG_README), or those that syslog has for mail."""
+    own = parameters.get("maillog_file", "")
+    return (own,) if own.startswith("/") else _SYSLOG_FILES
+
+
+def _log_names(parameters: Parameters, daemons: Iterable[Daemon]) -> tuple[str, ...]:
+    """What stands before the names of an instance's programs in its log (syslog_name in postconf(5))."""
+    shared = {id(one.parameters): one.parameters for one in daemons}
+    names = (settings.get("syslog_name", "") for settings in (parameters, *shared.values()))
+    return tuple(name for name in dict.fromkeys(names) if name)
 
 
 def _unit(context: _Context, directory: str, own_name: str) -> str | None:

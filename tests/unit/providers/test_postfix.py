@@ -96,6 +96,22 @@ def test_the_default_instance(tmp_path: Path) -> None:
     assert instance.control.unit is None
 
 
+@pytest.mark.parametrize(
+    ("main", "logs", "names"),
+    [
+        ("", ("/var/log/mail.log", "/var/log/maillog", "/var/log/mail"), ("postfix-out",)),
+        ("maillog_file = /var/log/postfix.log\n", ("/var/log/postfix.log",), ("postfix-out",)),
+    ],
+)
+def test_where_an_instance_logs(tmp_path: Path, main: str, logs: tuple[str, ...], names: tuple[str, ...]) -> None:
+    services = MASTER + "465 inet n - y - - smtpd -o syslog_name=smtps\n"
+    own = "multi_instance_name = postfix-out\nsyslog_name = ${multi_instance_name?{$multi_instance_name}:{postfix}}\n"
+    [instance] = found(tmp_path, {"/etc/postfix/main.cf": own + main, "/etc/postfix/master.cf": services})
+    assert instance.control.logs == logs
+    assert instance.control.log_names == (*names, "smtps")
+    assert instance.control.master == "master"
+
+
 @pytest.mark.parametrize(("level", "chrooted"), [("", True), ("0", True), ("1", False), ("3.6", False), ("10", False)])
 def test_the_default_of_the_chroot_column(tmp_path: Path, level: str, *, chrooted: bool) -> None:
     main = f"compatibility_level = {level}\n" if level else ""
