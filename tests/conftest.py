@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # They say at the end of a run how much was tried, whichever process tried it.
@@ -18,3 +21,11 @@ settings.load_profile("default")
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """Where tests leave what people may want to look at: $CHROOTSYNC_ARTIFACTS, else build/artifacts."""
+    place = Path(os.environ.get("CHROOTSYNC_ARTIFACTS") or Path(__file__).parents[1] / "build" / "artifacts")
+    place.mkdir(parents=True, exist_ok=True)
+    return place

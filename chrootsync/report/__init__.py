@@ -7,7 +7,7 @@ it returns ends in a newline, and UTF-8 can encode it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from chrootsync.model import Report
+    from chrootsync.report.history import History
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +24,8 @@ class Options:
 
     ``width`` is in columns. ``verbose`` 1 adds to every drift its rule, what led there and both states, and shows what
     is merely information. ``strict`` makes warnings count as drift. ``diffs`` holds unified differences by (instance
-    name, path inside the chroot), only of files that everybody may read.
+    name, path inside the chroot), only of files that everybody may read. ``compared`` holds the paths of all entries
+    by instance name, for formats of LISTING alone; ``history`` the last repairs, for formats of RETROSPECTIVE alone.
     """
 
     width: int = 80
@@ -31,6 +33,8 @@ class Options:
     verbose: int = 0
     strict: bool = False
     diffs: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    compared: Mapping[str, Collection[str]] = field(default_factory=dict)
+    history: History | None = None
 
 
 FORMATS: Final[Mapping[str, str]] = MappingProxyType(
@@ -38,8 +42,20 @@ FORMATS: Final[Mapping[str, str]] = MappingProxyType(
         "table": "chrootsync.report.table",
         "plain": "chrootsync.report.plain",
         "json": "chrootsync.report.json",
+        "junit": "chrootsync.report.junit",
+        "sarif": "chrootsync.report.sarif",
+        "github": "chrootsync.report.github",
+        "nagios": "chrootsync.report.nagios",
+        "prometheus": "chrootsync.report.prometheus",
+        "html": "chrootsync.report.html",
     }
 )
+
+LISTING: Final = frozenset({"junit"})
+"""The formats that list every entry, be it in sync or not."""
+
+RETROSPECTIVE: Final = frozenset({"html"})
+"""The formats that tell of earlier repairs; these cost a look into the state database."""
 
 
 def renderer(name: str) -> Callable[[Report, Options], str]:

@@ -110,7 +110,7 @@ def _mark(history: History, repair: Repair, undone: Mapping[Place, int]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Row:
+class Row:
     """The cells of one repair."""
 
     id: str
@@ -125,17 +125,22 @@ class _Row:
         return (self.id, self.when, self.trigger, self.instances, self.changes, self.reloads, self.mark)
 
 
-HEAD = _Row(
+HEAD = Row(
     id="ID", when="WHEN", trigger="TRIGGER", instances="INSTANCES", changes="CHANGES", reloads="RELOADS", mark=""
 )
+
+
+def cells(history: History) -> list[Row]:
+    """The cells of each repair, in their order."""
+    undone = taken_back(history.repairs)
+    return [_row(history, repair, undone[repair.id]) for repair in history.repairs]
 
 
 def listing(history: History, *, width: int | None = None, more: bool = False) -> str:
     """A line for each repair; two where that is wider than ``width`` columns. ``more``: there are older ones."""
     if not history.repairs:
         return "no repair is remembered here yet; check --fix remembers each that it makes\n"
-    undone = taken_back(history.repairs)
-    rows = [_row(history, repair, undone[repair.id]) for repair in history.repairs]
+    rows = cells(history)
     lines = _aligned([HEAD, *rows])
     if width is not None and max(map(len, lines)) > width:
         lines = [line for row in rows for line in _two_lines(row, max(len(one.id) for one in rows), width)]
@@ -144,9 +149,9 @@ def listing(history: History, *, width: int | None = None, more: bool = False) -
     return "".join(f"{line}\n" for line in lines)
 
 
-def _row(history: History, repair: Repair, undone: Mapping[Place, int]) -> _Row:
+def _row(history: History, repair: Repair, undone: Mapping[Place, int]) -> Row:
     reloads = Counter(reload_verdict(reload) for reload in repair.reloads.values())
-    return _Row(
+    return Row(
         id=str(repair.id),
         when=history.local(repair.began),
         trigger=text.clean(repair.trigger),
@@ -174,7 +179,7 @@ def _word(repair: Repair, status: Status) -> str:
     return TAKEN_BACK if repair.undoes is not None and status is Status.REPAIRED else str(status)
 
 
-def _aligned(rows: Sequence[_Row]) -> list[str]:
+def _aligned(rows: Sequence[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*(row.cells() for row in rows), strict=True)]
     return [
         GAP.join(
@@ -185,7 +190,7 @@ def _aligned(rows: Sequence[_Row]) -> list[str]:
     ]
 
 
-def _two_lines(row: _Row, digits: int, width: int) -> Iterator[str]:
+def _two_lines(row: Row, digits: int, width: int) -> Iterator[str]:
     head = [f"{row.id:>{digits}}", row.when, row.trigger + (f" ({row.mark})" if row.mark else "")]
     yield GAP.join(head)
     reloads = "" if row.reloads == NONE else f"; reloads: {row.reloads}"

@@ -19,7 +19,7 @@ from chrootsync.report.text import clean, command_line, location
 from chrootsync.report.verdict import ReloadVerdict, by_kind, failed, reload_verdict, repaired, waiting
 
 if TYPE_CHECKING:
-    from chrootsync.model import Finding, InstanceReport, Report
+    from chrootsync.model import Finding, InstanceReport, Probe, Report
 
 LIMIT = 1000  # bytes of a line; logger(1) cuts at 1024, and so does what RFC 3164 describes
 MOST_PATHS = 20
@@ -81,6 +81,9 @@ def _instance(instance: InstanceReport, report: Report, trigger: str) -> Iterato
         yield from _remaining(instance, left, common)
     if report.fixed or instance.reload.pending:
         yield from _reload(instance, common, told=bool(mended))
+    yield from _retry(instance, common)
+    if instance.probe is not None:
+        yield from _probe(instance, instance.probe, common)
 
 
 def _broken(findings: Sequence[Finding]) -> list[Finding]:
@@ -112,11 +115,40 @@ def _reload(instance: InstanceReport, common: list[tuple[str, str]], *, told: bo
     pairs = [("instance", _short(clean(instance.instance.name), NAME)), ("reload", str(became)), *common]
     if reload.error:
         pairs.append(("reason", clean(reload.error)))
+        pairs += [("seen", clean("; ".join(reload.seen)))] if reload.seen else []
         printed = reload.output.split("\n")
         pairs += [("output", clean(line)) for line in [one for one in printed if one.strip()][-1:]]
     if reload.command and became is not ReloadVerdict.DONE:
         pairs.append(("command", command_line(reload.command)))
     yield _line(levels[became], "reload", pairs)
+
+
+def _probe(instance: InstanceReport, probe: Probe, common: list[tuple[str, str]]) -> Iterator[Line]:
+    """What was lost by a repair, and what else does not work inside the chroot; nothing of what does."""
+    name = ("instance", _short(clean(instance.instance.name), NAME))
+    if probe.error is not None:
+        yield _line(Level.WARNING, "probe", [name, ("answer", "none"), *common, ("reason", clean(probe.error))])
+    for lookup in probe.lookups:
+        lost = lookup.what in probe.lost
+        if not (lost or lookup.matters):
+            continue
+        answer = "lost" if lost else str(lookup.answer)
+        pairs = [name, ("lookup", clean(lookup.what)), ("answer", answer), *common]
+        pairs += [("inside", clean(lookup.inside)), ("outside", clean(lookup.outside))]
+        pairs += [("reason", clean(lookup.advice))] if lookup.advice else []
+        yield _line(Level.ERROR if lost else Level.WARNING, "probe", pairs)
+
+
+def _retry(instance: InstanceReport, common: list[tuple[str, str]]) -> Iterator[Line]:
+    """How many deferred messages were retried, where that was asked for."""
+    retry = instance.retry
+    if retry is None:
+        return
+    pairs = [("instance", _short(clean(instance.instance.name), NAME)), ("messages", str(retry.tried))]
+    pairs += [("left", str(retry.left)), *common]
+    if retry.error is not None:
+        pairs.append(("reason", clean(retry.error)))
+    yield _line(Level.NOTICE if retry.error is None else Level.WARNING, "retry", pairs)
 
 
 def _checked(report: Report, trigger: str) -> Line:
@@ -135,7 +167,7 @@ def _of(
     kinds = ",".join(f"{kind}:{count}" for kind, count in by_kind(found).items())
     name = _short(clean(instance.instance.name), NAME)
     head = _line(level, event, [("instance", name), ("kinds", kinds), *pairs])
-    paths = [_member(location(one.drift)[1]) for one in found]
+    paths = list(dict.fromkeys(_member(location(one.drift)[1]) for one in found))
     for count in range(min(len(paths), MOST_PATHS), -1, -1):
         more = [("more", str(len(paths) - count))] if count < len(paths) else []
         shown = [("paths", ",".join(paths[:count]))] if count else []

@@ -16,7 +16,18 @@ from chrootsync.report import text
 from chrootsync.report.verdict import by_kind, failed, findings, repaired, verdict
 
 if TYPE_CHECKING:
-    from chrootsync.model import Finding, InstanceReport, Outcome, Reload, Report, State
+    from chrootsync.model import (
+        Finding,
+        InstanceReport,
+        Lookup,
+        Outcome,
+        Probe,
+        Reload,
+        Report,
+        Retry,
+        StaleProcess,
+        State,
+    )
     from chrootsync.report import Options
     from chrootsync.report.text import Named
 
@@ -73,8 +84,54 @@ def _instance(instance: InstanceReport, report: Report, options: Options) -> dic
         "entries": instance.entries,
         "drift": [_drift(finding, report) for finding in instance.findings],
         "reload": reload_object(instance.reload),
-        "probe": {},
+        "probe": probe_object(instance.probe),
+        "stale": [_stale(process) for process in instance.stale],
+        "retry": _retry(instance.retry),
     }
+
+
+def probe_object(probe: Probe | None) -> dict[str, Any]:
+    """What the lookups came to; nothing where none was asked for."""
+    if probe is None:
+        return {}
+    return {
+        "lookups": [lookup_object(lookup) for lookup in probe.lookups],
+        "error": None if probe.error is None else text.clean(probe.error),
+        "lost": [text.clean(what) for what in probe.lost],
+        "asked": probe.asked,
+        "duration_ms": round(probe.duration * 1000, 1),
+    }
+
+
+def lookup_object(lookup: Lookup) -> dict[str, Any]:
+    """One lookup."""
+    return {
+        "what": text.clean(lookup.what),
+        "answer": lookup.answer,
+        "inside": text.clean(lookup.inside),
+        "outside": text.clean(lookup.outside),
+        "worked_inside": lookup.worked_inside,
+        "worked_outside": lookup.worked_outside,
+        "advice": None if lookup.advice is None else text.clean(lookup.advice),
+        "matters": lookup.matters,
+    }
+
+
+def _stale(process: StaleProcess) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "daemon": text.clean(process.daemon),
+        "began": utc(process.began),
+        "uses": [path_fields("path", path) for path in process.uses],
+        "why": text.clean(process.why),
+    }
+
+
+def _retry(retry: Retry | None) -> dict[str, Any] | None:
+    if retry is None:
+        return None
+    error = None if retry.error is None else text.clean(retry.error)
+    return {"tried": retry.tried, "left": retry.left, "error": error}
 
 
 def _drift(finding: Finding, report: Report) -> dict[str, Any]:
@@ -134,6 +191,7 @@ def reload_object(reload: Reload) -> dict[str, Any]:
         "command": [text.clean(word) for word in reload.command],
         "error": None if reload.error is None else text.clean(reload.error),
         "output": "\n".join(text.lines(reload.output)),
+        "seen": [text.clean(clause) for clause in reload.seen],
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from chrootsync.report import text
+from chrootsync.report.probe import sentences
 from chrootsync.report.verdict import summary
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def _lines(report: Report, options: Options) -> Iterator[str]:
             for line in text.difference(finding, options):
                 yield f"    {line}"
         yield from _reload(instance, report, options)
+        yield from sentences(instance)
+        retried = text.retry_line(instance)
+        if retried is not None:
+            yield retried
     for note in report.notes:
         yield f"note: {text.clean(note)}"
     yield summary(report, strict=options.strict)

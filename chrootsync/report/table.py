@@ -21,7 +21,18 @@ from rich.text import Text
 
 from chrootsync.model import Code, Remedy, Severity, Status
 from chrootsync.report import text
-from chrootsync.report.verdict import ReloadVerdict, Verdict, exit_code, findings, reload_verdict, summary, verdict
+from chrootsync.report.probe import sentences
+from chrootsync.report.verdict import (
+    ReloadVerdict,
+    Verdict,
+    exit_code,
+    findings,
+    hint,
+    probe_failed,
+    reload_verdict,
+    summary,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,9 +42,6 @@ if TYPE_CHECKING:
 
 WIDE: Final = 132
 """From this many columns on, each fact gets a column of its own."""
-
-BUNDLE: Final = 8
-"""From more findings than this that are alike, only the first ones are shown."""
 
 SAMPLE: Final = 2
 """How many of a bundle are shown."""
@@ -149,19 +157,12 @@ def _more(found: list[Finding]) -> dict[int, int]:
     """How many findings behind one are told by it alone: in a bundle of alike ones, all behind the first ones."""
     more: dict[int, int] = {}
     start = 0
-    for _, group in groupby(found, key=_likeness):
+    for _, group in groupby(found, key=text.likeness):
         size = len(list(group))
-        if size > BUNDLE:
+        if size > text.BUNDLE:
             more[start + SAMPLE - 1] = size - SAMPLE
         start += size
     return more
-
-
-def _likeness(finding: Finding) -> tuple[object, ...]:
-    """What two findings of one bundle share: all but the file's name, and the package."""
-    drift = finding.drift
-    directory = drift.entry.path.rpartition("/")[0]
-    return (drift.kind, drift.severity, drift.entry.rule.id, directory, drift.reason, finding.outcome)
 
 
 def _with_news(found: list[Finding]) -> Iterator[tuple[Finding, bool]]:
@@ -238,16 +239,12 @@ def _stack(parts: list[Text]) -> Text:
 def _end(finding: Finding, report: Report) -> Text:
     """What became of the finding or, where nothing was tried, what a repair would do."""
     if finding.outcome is not None:
-        return Text(str(finding.outcome.status), style=STATUSES[finding.outcome.status])
-    if _needs_hand(finding):
-        return Text("by hand", style="yellow")
-    if finding.drift.remedy is Remedy.NONE:
-        return Text("none", style="dim")
-    return Text("not tried" if report.fixed else str(finding.drift.remedy))
-
-
-def _needs_hand(finding: Finding) -> bool:
-    return finding.drift.remedy is Remedy.NONE and finding.drift.severity is not Severity.INFO
+        style = STATUSES[finding.outcome.status]
+    elif text.needs_hand(finding):
+        style = "yellow"
+    else:
+        style = "dim" if finding.drift.remedy is Remedy.NONE else ""
+    return Text(text.end(finding, report), style=style)
 
 
 def _details(finding: Finding, report: Report, options: Options, *, news: bool) -> Iterator[Text]:
@@ -266,25 +263,21 @@ def _footer(report: Report, options: Options) -> Iterator[Text]:
         if line is not None:
             yield Text(line, style=RELOADS.get(reload_verdict(instance.reload), ""), no_wrap=True)
             yield from (Text(f"    {printed}", no_wrap=True) for printed in text.reload_output(instance, options))
+        style = "bold red" if probe_failed(instance.probe) else ""
+        yield from (Text(said, style=style, no_wrap=True) for said in sentences(instance))
+        retried = text.retry_line(instance)
+        if retried is not None:
+            yield Text(retried, no_wrap=True)
     for note in report.notes:
         yield Text.assemble(("note: ", "bold"), text.clean(note))
     yield Text(summary(report, strict=options.strict), style=_summary_style(report, options))
-    yield from _hint(report)
+    if (said := hint(report)) is not None:
+        yield Text(said, style="dim")
 
 
 def _summary_style(report: Report, options: Options) -> str:
     if exit_code(report, strict=options.strict) == Code.RELOAD:
         return "bold yellow"
+    if any(probe_failed(instance.probe) for instance in report.instances):
+        return "bold red"
     return f"bold {VERDICTS[verdict(findings(report), strict=options.strict)]}"
-
-
-def _hint(report: Report) -> Iterator[Text]:
-    """What to do next, for whoever was called out of bed."""
-    if report.fixed:
-        return
-    found = findings(report)
-    mendable = sum(finding.drift.remedy is not Remedy.NONE for finding in found)
-    others = sum(_needs_hand(finding) for finding in found)
-    if mendable:
-        which = f"{mendable} of {mendable + others}; what the others need is said above" if others else "it"
-        yield Text(f"check --fix repairs {which if others or mendable == 1 else 'all of it'}.", style="dim")

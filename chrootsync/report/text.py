@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from chrootsync.model import Kind, Severity, Status
+from chrootsync.model import Kind, Remedy, Severity, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -134,10 +134,43 @@ def outcome(finding: Finding) -> str:
     return f"{finding.outcome.status}{why}"
 
 
+def needs_hand(finding: Finding) -> bool:
+    """Whether no repair helps, and somebody has to."""
+    return finding.drift.remedy is Remedy.NONE and finding.drift.severity is not Severity.INFO
+
+
+def end(finding: Finding, report: Report) -> str:
+    """What became of the finding or, where nothing was tried, what a repair would do; a word or two."""
+    if finding.outcome is not None:
+        return str(finding.outcome.status)
+    if needs_hand(finding):
+        return "by hand"
+    if finding.drift.remedy is Remedy.NONE:
+        return "none"
+    tried = finding.drift.remedy is not Remedy.RELOAD  # what became of a reload is told of the whole instance
+    return "not tried" if report.fixed and tried else str(finding.drift.remedy)
+
+
+BUNDLE: Final = 8
+"""Where more findings than this are alike, people are shown the first ones only."""
+
+
+def likeness(finding: Finding) -> tuple[object, ...]:
+    """What two findings of one bundle share: all but the file's name, and the package."""
+    drift = finding.drift
+    directory = drift.entry.path.rpartition("/")[0]
+    said = drift.entry.path if drift.kind is Kind.STALE_PROCESS else drift.reason  # each names its own process
+    return (drift.kind, drift.severity, drift.entry.rule.id, directory, said, finding.outcome)
+
+
 def details(finding: Finding, report: Report, options: Options) -> Iterator[tuple[str, str]]:
     """What -v adds to a drift, as pairs of a label and a text; its difference, where there is one, comes apart."""
-    if not options.verbose:
-        return
+    if options.verbose:
+        yield from facts(finding, report)
+
+
+def facts(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
+    """All that is known of a drift beside what is wrong, as pairs of a label and a text."""
     entry = finding.drift.entry
     yield "rule", f"{clean(entry.rule.id)} ({clean(entry.rule.origin)})" if entry.rule.origin else clean(entry.rule.id)
     if entry.because:
@@ -202,6 +235,8 @@ def reload_line(instance: InstanceReport, report: Report) -> str | None:
     why = f": {clean(reload.error)}" if reload.error else ""
     if reload.pending:
         return f"{name}: reload pending{why}"
+    if reload.error is not None and reload.done:
+        return f"{name}: reloaded, and in trouble{why}"
     if reload.error is not None:
         return f"{name}: reload failed{why}"
     if reload.done:
@@ -212,9 +247,22 @@ def reload_line(instance: InstanceReport, report: Report) -> str | None:
 
 
 def reload_output(instance: InstanceReport, options: Options) -> list[str]:
-    """What the reload printed: always where it went wrong, else only when more is asked for."""
+    """What was made sure of after the reload, and what it printed: where it went wrong, or when more is asked for."""
     reload = instance.reload
-    return lines(reload.output) if options.verbose or reload.error is not None else []
+    if not options.verbose and reload.error is None:
+        return []
+    return [*map(clean, reload.seen), *lines(reload.output)]
+
+
+def retry_line(instance: InstanceReport) -> str | None:
+    """One sentence on deferred mail of an instance that was to be retried, or None where there is nothing to say."""
+    retry = instance.retry
+    if retry is None:
+        return None
+    said = f"{clean(instance.instance.name)}: {plural(retry.tried, 'message')} deferred by name errors retried"
+    if retry.left:
+        said += f", {retry.left} left to their own time"
+    return said + (f": {clean(retry.error)}" if retry.error is not None else "")
 
 
 def instance_line(instance: InstanceReport) -> str:

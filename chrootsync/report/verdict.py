@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from chrootsync.model import Code, Finding, InstanceReport, Kind, Report, Severity, Status
-from chrootsync.report.text import clean, plural
+from chrootsync.model import Code, Finding, InstanceReport, Kind, Remedy, Report, Severity, Status
+from chrootsync.report.text import clean, needs_hand, plural
 
 if TYPE_CHECKING:
-    from chrootsync.model import Reload
+    from chrootsync.model import Probe, Reload
 
 
 class Verdict(StrEnum):
@@ -87,12 +87,20 @@ def reload_verdict(reload: Reload) -> ReloadVerdict:
     return ReloadVerdict.LEFT if reload.needed else ReloadVerdict.NONE
 
 
+def probe_failed(probe: Probe | None) -> bool:
+    """Whether a run fails for what was looked up: something was lost or, where somebody asked, does not work."""
+    if probe is None:
+        return False
+    wrong = probe.error is not None or any(lookup.matters for lookup in probe.lookups)
+    return bool(probe.lost) or (probe.asked and wrong)
+
+
 def exit_code(report: Report, *, strict: bool = False) -> int:
     """The exit status that the report asks for: the first that applies."""
     status = verdict(findings(report), strict=strict)
     if waits(report):
         return Code.LOCKED
-    if status is Verdict.FAILED:
+    if status is Verdict.FAILED or any(probe_failed(instance.probe) for instance in report.instances):
         return Code.FAILED
     trouble = {ReloadVerdict.PENDING, ReloadVerdict.FAILED}
     if any(reload_verdict(instance.reload) in trouble for instance in report.instances):
@@ -113,8 +121,19 @@ def summary(report: Report, *, strict: bool = False) -> str:
         return " ".join(part for part in ("no instance", scope, "found: nothing to check") if part)
     entries = sum(instance.entries for instance in report.instances)
     seen = f"{plural(len(report.instances), 'instance')}, {plural(entries, 'entry')}"
-    said = [*_fate(report, strict=strict), *_reloads(report)]
+    said = [*_fate(report, strict=strict), *_reloads(report), *_lookups(report)]
     return f"{seen} {scope}".rstrip() + ": " + ", ".join(said)
+
+
+def hint(report: Report) -> str | None:
+    """What to do next, for whoever was called out of bed; None where a repair was made, or would do nothing."""
+    found = findings(report)
+    mendable = sum(finding.drift.remedy is not Remedy.NONE for finding in found)
+    if report.fixed or not mendable:
+        return None
+    others = sum(map(needs_hand, found))
+    which = f"{mendable} of {mendable + others}; what the others need is said above" if others else "it"
+    return f"check --fix repairs {which if others or mendable == 1 else 'all of it'}."
 
 
 def _fate(report: Report, *, strict: bool) -> list[str]:
@@ -162,6 +181,12 @@ def _reloads(report: Report) -> list[str]:
     for instance in report.instances:
         groups.setdefault(reload_verdict(instance.reload), []).append(instance)
     return [phrase.format(_names(groups[what])) for what, phrase in phrases.items() if what in groups]
+
+
+def _lookups(report: Report) -> list[str]:
+    """What is to be said of lookups: that those of some instances do not work inside."""
+    broken = [instance for instance in report.instances if probe_failed(instance.probe)]
+    return [f"lookups fail in {_names(broken)}"] if broken else []
 
 
 def _names(instances: Sequence[InstanceReport]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chrootsync.model import (
+    Answer,
     Drift,
     Entry,
     FileType,
@@ -12,12 +13,16 @@ from chrootsync.model import (
     Instance,
     InstanceReport,
     Kind,
+    Lookup,
     Outcome,
+    Probe,
     Reload,
     Remedy,
     Report,
+    Retry,
     Rule,
     Severity,
+    StaleProcess,
     State,
     Status,
 )
@@ -297,11 +302,20 @@ def _drift() -> Report:
             have=file(),
         ),
     )
+    stale = finding(
+        Kind.STALE_PROCESS,
+        OUT,
+        "/lib/x86_64-linux-gnu/libnss_dns.so.2",
+        "smtp (pid 4711) still uses it as it was before it was replaced",
+        rule=NSS,
+        severity=Severity.WARNING,
+        remedy=Remedy.RELOAD,
+    )
     bad = finding(Kind.BAD_INSTANCE, broken, "/", "main.cf line 12: cannot be read: permission denied", rule=NONE)
     return report(
         InstanceReport(instance=SUBMISSION, entries=38, findings=submission),
         InstanceReport(instance=IN, entries=42, findings=inside),
-        InstanceReport(instance=OUT, entries=46, findings=(*out, *remembered), reload=Reload(needed=True)),
+        InstanceReport(instance=OUT, entries=46, findings=(*out, *remembered, stale), reload=Reload(needed=True)),
         InstanceReport(instance=broken, entries=0, findings=(bad,)),
         notes=("/etc/postfix/main.cf: multi_instance_enable is no: postmulti serves none of the instances",),
     )
@@ -359,6 +373,65 @@ def _failed() -> Report:
     )
 
 
+def lookup(what: str, inside: str, outside: str, answer: Answer = Answer.SAME, advice: str | None = None) -> Lookup:
+    """A lookup that worked outside."""
+    return Lookup(
+        what=what,
+        answer=answer,
+        inside=inside,
+        outside=outside,
+        worked_inside=answer is not Answer.FAILS_INSIDE,
+        worked_outside=True,
+        advice=advice,
+        matters=answer is Answer.FAILS_INSIDE,
+    )
+
+
+def _proved() -> Report:
+    """What was looked up inside, who still uses what was replaced, and what was made sure of after a reload."""
+    localhost = lookup("getaddrinfo localhost", "127.0.0.1, ::1", "127.0.0.1, ::1")
+    service = lookup(
+        "getservbyname smtp/tcp",
+        "no such service",
+        "port 25",
+        Answer.FAILS_INSIDE,
+        "see what chrootsync explain /etc/services says",
+    )
+    zone = lookup("localtime", "UTC", "CET", Answer.DIFFERS, "see what chrootsync explain /etc/localtime says")
+    process = StaleProcess(
+        pid=4711,
+        daemon="smtp",
+        began=1_759_900_000.0,
+        uses=("/lib/x86_64-linux-gnu/libnss_dns.so.2", "/etc/odd-\udcff"),
+        why="it has mapped libraries that were replaced",
+    )
+    command = ("/usr/sbin/postfix", "-c", "/etc/postfix-out", "reload")
+    seen = ("the master lives (pid 812)", "1 of 3 stale processes is finishing its job")
+    reloaded = Reload(needed=True, done=True, command=command, seen=seen)
+    done = Outcome(status=Status.REPAIRED)
+    return report(
+        InstanceReport(
+            instance=SUBMISSION, entries=38, findings=(), probe=Probe(lookups=(localhost,), duration=0.0312)
+        ),
+        InstanceReport(
+            instance=IN,
+            entries=42,
+            findings=(),
+            probe=Probe(error="the lookup getaddrinfo localhost ended by SIGBUS", asked=True, duration=0.02),
+        ),
+        InstanceReport(
+            instance=OUT,
+            entries=46,
+            findings=(lost_library(OUT, outcome=done),),
+            reload=reloaded,
+            probe=Probe(lookups=(localhost, service, zone), lost=(service.what,), duration=0.05),
+            stale=(process,),
+            retry=Retry(tried=12, left=3),
+        ),
+        fixed=True,
+    )
+
+
 def _hostile() -> Report:
     evil = instance("[bold]out\x1b[31m", chroot="/srv/\u202egpj.exe", config="/etc/\udcff")
     paths = (
@@ -389,8 +462,18 @@ def _hostile() -> Report:
         for path in paths
     )
     reload = Reload(needed=True, error="\x1b[1mfatal[/]", output="one\x1b[2J\ntwo\u2029\n", command=("a b", "\x7f"))
+    looked = lookup("getaddrinfo ::error::\x1b[1m", "<3>|]]>", "##[error]\n", Answer.FAILS_INSIDE, "<b>{0}[x](1)")
+    stale = StaleProcess(pid=1, daemon="smtp\n::error", began=0.0, uses=(paths[0],), why="\u202ewhy")
     return report(
-        InstanceReport(instance=evil, entries=10, findings=found, reload=reload),
+        InstanceReport(
+            instance=evil,
+            entries=10,
+            findings=found,
+            reload=reload,
+            probe=Probe(lookups=(looked,), lost=(looked.what,), error="\x00"),
+            stale=(stale,),
+            retry=Retry(error="\r\n"),
+        ),
         fixed=True,
         root="/srv/\x85root",
         notes=("[blink]note\x1b[5m",),
@@ -404,10 +487,15 @@ REPORTS = {
     "drift": _drift(),
     "repaired": _repaired(),
     "failed": _failed(),
+    "proved": _proved(),
     "hostile": _hostile(),
     "nothing": report(root="/srv/image"),
 }
 DIFFS = {
     ("postfix-out", "/etc/resolv.conf"): "--- /etc/resolv.conf\n+++ /var/spool/postfix-out/etc/resolv.conf\n"
     "@@ -1 +1 @@\n-nameserver 192.0.2.53\n+nameserver 127.0.0.53\n",
+}
+COMPARED = {
+    "postfix-in": ("/etc/hosts", "/etc/resolv.conf", "/etc/services"),
+    "postfix-out": ("/etc/hosts", "/etc/resolv.conf", "/etc/services"),
 }

@@ -12,7 +12,7 @@ import pytest
 from chrootsync.model import Kind
 from chrootsync.report import Options, render
 from chrootsync.report.verdict import findings
-from tests.unit.report.report_samples import DIFFS, REPORTS
+from tests.unit.report.report_samples import COMPARED, DIFFS, REPORTS
 
 RICH = int(version("rich").partition(".")[0])
 NEWEST_LAYOUT = 15  # the version of rich that the tables were drawn with
@@ -24,6 +24,11 @@ FLAVOURS = {
     "plain.txt": ("plain", Options()),
     "verbose.txt": ("plain", Options(verbose=1, diffs=DIFFS)),
     "json": ("json", Options()),
+    "junit.xml": ("junit", Options(compared=COMPARED, diffs=DIFFS)),
+    "sarif.json": ("sarif", Options()),
+    "github.txt": ("github", Options()),
+    "nagios.txt": ("nagios", Options()),
+    "prom": ("prometheus", Options()),
 }
 
 

@@ -107,6 +107,14 @@ def test_a_reload_that_did_not_happen_has_a_line_of_its_own(
     assert read(line) == ("reload", {"instance": "postfix-out", "trigger": "apt", **values})
 
 
+def test_a_reload_in_trouble_tells_what_was_made_sure_of() -> None:
+    reload = replace(RELOADED, error="its log says: smtp[1]: fatal: x", seen=("the master runs", "a, b"))
+    [line] = lines(one(reload=reload), "timer")
+    assert line.level is Level.ERROR
+    _, values = read(line)
+    assert (values["reload"], values["seen"]) == ("failed", "the master runs; a, b")
+
+
 def test_a_reload_that_was_still_due_is_told_without_a_repair() -> None:
     [line] = lines(one(reload=RELOADED), "timer")
     assert line == Line(level=Level.NOTICE, text="reload instance=postfix-out reload=done trigger=timer")

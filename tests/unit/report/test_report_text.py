@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chrootsync.report.text import clean, command_line, lines, plural, raw
+from chrootsync.model import Kind, Reload
+from chrootsync.report import Options
+from chrootsync.report.text import clean, command_line, likeness, lines, plural, raw, reload_line, reload_output
+from tests.unit.report.report_samples import REPORTS
 
 ANY = st.text(st.characters())  # surrogates included
 
@@ -75,3 +79,33 @@ def test_words() -> None:
     assert [plural(count, "entry") for count in (0, 1, 2)] == ["0 entries", "1 entry", "2 entries"]
     assert plural(2, "instance") == "2 instances"
     assert command_line(("/bin/a b", "c\n")) == "'/bin/a b' 'c\\x0a'"
+
+
+@pytest.mark.parametrize(
+    ("reload", "line", "beneath"),
+    [
+        (Reload(needed=True, done=True, seen=("the master runs",), output="a\n"), "reloaded", []),
+        (
+            Reload(needed=True, done=True, error="its log says: x", seen=("the master runs",), output="a\n"),
+            "reloaded, and in trouble: its log says: x",
+            ["the master runs", "a"],
+        ),
+        (Reload(needed=True, error="status 1", output="a\n"), "reload failed: status 1", ["a"]),
+    ],
+)
+def test_a_reload_tells_what_was_seen_where_it_went_wrong(reload: Reload, line: str, beneath: list[str]) -> None:
+    report = REPORTS["drift"]
+    instance = replace(report.instances[0], reload=reload)
+    assert reload_line(instance, report) == f"{instance.instance.name}: {line}"
+    assert reload_output(instance, Options()) == beneath
+    assert reload_output(instance, Options(verbose=1)) == [*reload.seen, "a"]
+
+
+def test_stale_processes_of_one_file_are_alike() -> None:
+    finding = REPORTS["drift"].instances[-1].findings[0]
+    one, other = (
+        replace(finding, drift=replace(finding.drift, kind=kind, reason=reason))
+        for kind, reason in ((Kind.STALE_PROCESS, "smtp[1] began"), (Kind.STALE_PROCESS, "smtp[2] began"))
+    )
+    assert likeness(one) == likeness(other)
+    assert likeness(finding) != likeness(replace(finding, drift=replace(finding.drift, reason="another")))
