@@ -61,11 +61,16 @@ class Getter(NamedTuple, Generic[T]):
 
 
 class Key(NamedTuple):
-    """One key of a table: the getter of its value, and what it means, for the JSON Schema."""
+    """One key of a table: the getter of its value, and what the JSON Schema and the reference of rules say of it.
+
+    ``default`` is what counts where it is absent, ``example`` a value, both as TOML has them.
+    """
 
     getter: Getter[Any]
     means: str
     required: bool = False
+    default: Any = None
+    example: Any = None
 
 
 Keys = Mapping[str, Key]
@@ -153,6 +158,11 @@ def text(pattern: str = "", what: str = "") -> Getter[str]:
     return Getter(read, {"type": "string", "pattern": f"^(?:{pattern})$" if pattern else r"\S"})
 
 
+def titled(title: str, getter: Getter[T]) -> Getter[T]:
+    """A getter whose values have a name of their own in the JSON Schema."""
+    return getter._replace(schema={"title": title, **getter.schema})
+
+
 def list_of(getter: Getter[T]) -> Getter[tuple[T, ...]]:
     """An array of at least one value."""
 
@@ -196,11 +206,21 @@ def table_of(keys: Keys, build: Callable[..., T]) -> Getter[T]:
 
 def object_schema(keys: Keys, *, partial: bool = False) -> dict[str, Any]:
     """The JSON Schema of a table."""
-    properties = {name: {**key.getter.schema, "description": key.means} for name, key in keys.items()}
+    properties = {name: {**key.getter.schema, **_annotations(key)} for name, key in keys.items()}
     schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     if required := [name for name, key in keys.items() if key.required and not partial]:
         schema["required"] = required
     return schema
+
+
+def _annotations(key: Key) -> dict[str, Any]:
+    """What JSON Schema has for people: it accepts and refuses nothing."""
+    told: dict[str, Any] = {"description": key.means}
+    if key.default is not None:
+        told["default"] = key.default
+    if key.example is not None:
+        told["examples"] = [key.example]
+    return told
 
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -302,7 +322,7 @@ def path_getter(*, catches: bool) -> Getter[str]:
 
     plain = r"(?!.*/\.{0,2}(?:/|$))(?!.*\u0000)"
     start = r"(?:/|\$1)(?!.*\$[02-9])" if catches else r"/(?!.*\$[0-9])"
-    return Getter(read, {"type": "string", "pattern": f"^{plain}{start}"})
+    return Getter(read, {"type": "string", "title": "absolute path", "pattern": f"^{plain}{start}"})
 
 
 def _read_expression(place: Place, value: object) -> str | None:
@@ -323,8 +343,8 @@ def _read_expression(place: Place, value: object) -> str | None:
 
 
 TEXT = text()
-NAME = text(_NAME, "a name of letters, digits and . _ @ -")
+NAME = titled("name", text(_NAME, "a name of letters, digits and . _ @ -"))
 FLAG: Getter[bool] = Getter(_read_flag, {"type": "boolean"})
 PATH = path_getter(catches=False)
 CATCHING_PATH = path_getter(catches=True)
-EXPRESSION: Getter[str] = Getter(_read_expression, {**TEXT.schema, "format": "regex"})
+EXPRESSION: Getter[str] = Getter(_read_expression, {**TEXT.schema, "title": "regular expression", "format": "regex"})

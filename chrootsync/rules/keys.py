@@ -7,18 +7,15 @@ from typing import Any
 
 from chrootsync.model import (
     Device,
-    FileCondition,
     FileType,
     Guard,
     Link,
     OnChange,
     OnConflict,
-    ParameterCondition,
     Presence,
     Severity,
-    TableCondition,
-    When,
 )
+from chrootsync.rules.conditions import WHEN
 from chrootsync.rules.getters import (
     CATCHING_PATH,
     EXPRESSION,
@@ -37,6 +34,7 @@ from chrootsync.rules.getters import (
     quoted,
     table_of,
     text,
+    titled,
     unknown,
 )
 
@@ -90,36 +88,6 @@ def _read_mode(place: Place, value: object) -> int | None:
     return None
 
 
-def _is_specifier(specifier: str) -> bool:
-    """Whether ``packaging`` takes it; only rules with a version condition pay for the import."""
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-    try:
-        SpecifierSet(specifier)
-    except InvalidSpecifier:
-        return False
-    return True
-
-
-def _read_version(place: Place, value: object) -> str | None:
-    specifier = TEXT.read(place, value)
-    if specifier is None or _is_specifier(specifier):
-        return specifier
-    place.report(f'must be a version specifier such as ">=3.6,<4", not {quoted(specifier)}')
-    return None
-
-
-def _read_libc(place: Place, value: object) -> str | None:
-    libc = TEXT.read(place, value)
-    if libc is None:
-        return None
-    found = re.fullmatch(r"(?:glibc|musl)(.*)", libc)
-    if found and (not found[1] or _is_specifier(found[1])):
-        return libc
-    place.report(f'must be "glibc" or "musl", or one with a specifier as in "glibc>=2.34", not {quoted(libc)}')
-    return None
-
-
 def _device(*, type: FileType, **values: Any) -> Device:  # noqa: A002  # the key's name in TOML
     return Device(kind=type, **values)
 
@@ -128,107 +96,42 @@ _MAJOR = integer(0, 0xFFF)  # makedev(3): 12 and 20 bits on Linux
 _MINOR = integer(0, 0xFFFFF)
 _NAMES = list_of(NAME)
 _PATHS = list_of(CATCHING_PATH)
-_LIBRARY = text(r"[^/\x00]+|/[^\x00]+", "a file name (libgcc_s.so.1) or an absolute path")
+_LIBRARY = titled("library name", text(r"[^/\x00]+|/[^\x00]+", "a file name (libgcc_s.so.1) or an absolute path"))
 
 _DEVICE = table_of(
     {
-        "path": Key(PATH, "Where the node belongs in the chroot.", required=True),
-        "type": Key(Getter(_read_device_type, {"enum": list(_DEVICE_TYPES)}), "character or block.", required=True),
-        "major": Key(_MAJOR, "The major number.", required=True),
-        "minor": Key(_MINOR, "The minor number.", required=True),
+        "path": Key(PATH, "Where the node belongs in the chroot.", required=True, example="/dev/urandom"),
+        "type": Key(
+            Getter(_read_device_type, {"enum": list(_DEVICE_TYPES)}),
+            "Which kind of device it is.",
+            required=True,
+            example="character",
+        ),
+        "major": Key(_MAJOR, "The major number.", required=True, example=1),
+        "minor": Key(_MINOR, "The minor number.", required=True, example=9),
     },
     _device,
 )
 _LINK = table_of(
     {
-        "path": Key(CATCHING_PATH, "Where the link belongs in the chroot.", required=True),
-        "target": Key(text(r"[^\x00]+", "without a NUL character"), "The text of the link.", required=True),
+        "path": Key(CATCHING_PATH, "Where the link belongs in the chroot.", required=True, example="/var/run"),
+        "target": Key(
+            text(r"[^\x00]+", "without a NUL character"), "The text of the link.", required=True, example="../run"
+        ),
     },
     Link,
 )
 _GUARD = table_of(
-    {"matches": Key(EXPRESSION, "A regular expression that must be found in a line of the source.", required=True)},
-    Guard,
-)
-_PARAMETER = table_of(
     {
-        "names": Key(list_of(TEXT), "Shell patterns for the names of parameters.", required=True),
         "matches": Key(
             EXPRESSION,
-            "A regular expression that must be found in a value; the rule holds once for each text that its group 1 "
-            "catches, as $1 in paths.",
+            "What must be found in a line of the source.",
             required=True,
-        ),
+            example=r"^\s*nameserver\s",
+        )
     },
-    ParameterCondition,
+    Guard,
 )
-_TABLE = table_of(
-    {
-        "of": Key(list_of(TEXT), "Shell patterns for the parameters that name the tables.", required=True),
-        "types": Key(_NAMES, "Types of tables that are looked into: ldap, mysql, hash.", required=True),
-        "keys": Key(list_of(TEXT), "Shell patterns for what is set, or looked up, in them.", required=True),
-        "matches": Key(
-            EXPRESSION, "A regular expression that must be found in one of these; $1 as of a parameter.", required=True
-        ),
-    },
-    TableCondition,
-)
-_FILE = table_of(
-    {
-        "paths": Key(list_of(PATH), "Files of the host; those that are missing do not count.", required=True),
-        "matches": Key(
-            EXPRESSION, "A regular expression that must be found in a line of one; $1 as of a parameter.", required=True
-        ),
-    },
-    FileCondition,
-)
-
-
-def _when(*, parameter: tuple[ParameterCondition, ...] = (), **values: Any) -> When:
-    return When(parameters=parameter, **values)
-
-
-def _read_when(place: Place, value: object) -> When | None:
-    """One alternative; of two conditions that catch something, nobody could tell which one ``$1`` stands for."""
-    when = _CONDITIONS.read(place, value)
-    if when is None or not isinstance(value, dict):
-        return None
-    parameter = place.key("parameter")
-    several = isinstance(value.get("parameter"), list)
-    conditions = [
-        *((parameter.item(index) if several else parameter, one) for index, one in enumerate(when.parameters)),
-        (place.key("table"), when.table),
-        (place.key("file"), when.file),
-    ]
-    catching = [where.key("matches") for where, one in conditions if one is not None and catches(one.matches)]
-    for where in catching[1:]:
-        what = f"has a group, as {catching[0].path} has, and only one may catch $1"
-        where.report(f"{what}; write (?:...) where nothing is to be caught")
-    return None if catching[1:] else when
-
-
-def catches(expression: str) -> bool:
-    """Whether an expression has a group 1."""
-    return re.compile(expression).groups > 0
-
-
-_CONDITIONS = table_of(
-    {
-        "chrooted": Key(_NAMES, "Programs one of which must run chrooted; only their parameters and tables count."),
-        "parameter": Key(
-            one_or_more(_PARAMETER), "A parameter of a chrooted daemon must have a value; all of several."
-        ),
-        "table": Key(_TABLE, "A lookup table that a chrooted daemon uses must hold something."),
-        "file": Key(_FILE, "A file of the host must have a certain line."),
-        "version": Key(Getter(_read_version, TEXT.schema), "A specifier for the version of the service."),
-        "libc": Key(Getter(_read_libc, {"type": "string", "pattern": "^(?:glibc|musl)"}), "glibc, musl, glibc>=2.34."),
-        "distribution": Key(list_of(NAME), "IDs as in os-release(5), one of which the host must have."),
-        "exists": Key(PATH, "A path that must exist on the host."),
-    },
-    _when,
-)
-_WHEN = Getter(_read_when, _CONDITIONS.schema)
-
 WHAT = ("files", "directories", "nss", "libraries", "devices", "links", "sockets", "filtered")
 """The keys one of which every rule has: what the chroot must hold."""
 
@@ -243,44 +146,140 @@ NEEDS = {
 PATH_KEYS = ("files", "directories", "sockets", "filtered", "links")
 """The keys in whose paths ``$1`` may stand."""
 
+_MODE = Getter(
+    _read_mode,
+    {
+        "anyOf": [{"type": "string", "pattern": "^0?[0-7]{3}$"}, {**integer(0, 0o777).schema}],
+        "title": "octal string or integer",
+    },
+)
+
 RULE_KEYS = {
-    "id": Key(NAME, "The name of the rule, unique among all files.", required=True),
-    "why": Key(TEXT, "Which daemon needs it, and what happens without it.", required=True),
-    "files": Key(_PATHS, "Host files whose copies the chroot must hold."),
-    "directories": Key(_PATHS, "Host directories whose regular files the chroot must hold copies of."),
-    "match": Key(EXPRESSION, "A regular expression for whole file names in the directories."),
-    "mirror": Key(FLAG, "Whether matching files that the host does not have are orphans, and moved out."),
+    "id": Key(NAME, "A name that no other rule of any file has.", required=True, example="postfix.resolver"),
+    "why": Key(
+        TEXT,
+        "Which daemon needs it, and what happens without it; reports show it.",
+        required=True,
+        example="smtp(8) reads it after chroot",
+    ),
+    "files": Key(
+        _PATHS,
+        "Files of the host whose copies the chroot must hold; links are followed on the host.",
+        example=["/etc/resolv.conf"],
+    ),
+    "directories": Key(
+        _PATHS,
+        "Directories of the host: all regular files in them and below, or those that `match` chooses. Links are "
+        "followed: to a file, and to a directory that was not listed already.",
+        example=["/etc/bind"],
+    ),
+    "match": Key(
+        EXPRESSION,
+        "What whole file names must match; only with `directories`, and then not below them.",
+        example=r".*\.pem",
+    ),
+    "mirror": Key(
+        FLAG,
+        "Whether matching files and links that the host does not have are an orphan, as when a CA is distrusted: a "
+        'repair moves them out and keeps them. Only with `directories`, not with "if-present".',
+        default=False,
+        example=True,
+    ),
     "nss": Key(
-        list_of(Getter(_read_database, {"enum": list(_DATABASES)})),
-        "Databases of nsswitch.conf(5) whose modules the chroot must hold, with the libraries that they need.",
+        list_of(titled("database of nsswitch.conf(5)", Getter(_read_database, {"enum": list(_DATABASES)}))),
+        "Databases of nsswitch.conf(5): the modules that the host's file names and libc has not built in, with all "
+        "libraries that those need; a module that the host lacks is passed over.",
+        example=["hosts"],
     ),
-    "libraries": Key(list_of(_LIBRARY), "Shared libraries, with the libraries that they need."),
-    "devices": Key(list_of(_DEVICE), "Device nodes."),
-    "links": Key(list_of(_LINK), "Symbolic links."),
-    "sockets": Key(_PATHS, "Sockets that must be there; they are never copied."),
-    "filtered": Key(_PATHS, "passwd(5) and group(5) files, copied without password fields."),
-    "when": Key(one_or_more(_WHEN), "Conditions, all of which must hold; of several tables of them, one."),
-    "optional": Key(FLAG, "Whether the host may lack the files and directories; what it lacks is not needed."),
-    "presence": Key(choice(Presence), "if-present: only refresh what the chroot holds already."),
-    "guard": Key(_GUARD, "What a source must satisfy before it replaces a copy."),
+    "libraries": Key(
+        list_of(_LIBRARY),
+        "Shared libraries by file name or path, with all libraries that those need.",
+        example=["libgcc_s.so.1"],
+    ),
+    "devices": Key(
+        list_of(_DEVICE), "Device nodes.", example=[{"path": "/dev/null", "type": "character", "major": 1, "minor": 3}]
+    ),
+    "links": Key(list_of(_LINK), "Symbolic links.", example=[{"path": "/var/run", "target": "../run"}]),
+    "sockets": Key(
+        _PATHS,
+        "Sockets that must be there; they cannot be copied, so that they are only looked for.",
+        example=["/dev/log"],
+    ),
+    "filtered": Key(
+        _PATHS,
+        "passwd(5) or group(5) files, copied with `x` in place of every password field.",
+        example=["/etc/passwd"],
+    ),
+    "when": Key(
+        one_or_more(WHEN),
+        "Conditions, all of which must hold; of several tables of them, one. Without, the rule always applies.",
+        example={"chrooted": ["smtp"]},
+    ),
+    "optional": Key(
+        FLAG,
+        "Whether of `files`, `filtered` and `directories` only what the host has is needed.",
+        default=False,
+        example=True,
+    ),
+    "presence": Key(
+        choice(Presence),
+        'Whether the chroot must hold it; "if-present" refreshes what it holds already and adds nothing.',
+        default=Presence.REQUIRED.value,
+        example=Presence.IF_PRESENT.value,
+    ),
+    "guard": Key(
+        _GUARD,
+        "What a source must satisfy: one that fails it is never copied.",
+        example={"matches": r"^\s*nameserver\s"},
+    ),
     "mode": Key(
-        Getter(
-            _read_mode,
-            {"anyOf": [{"type": "string", "pattern": "^0?[0-7]{3}$"}, {**integer(0, 0o777).schema}]},
-        ),
-        "The permission bits of the copy.",
+        _MODE,
+        "Permission bits of the copy, without set-id. By default the source's without write for group and others, a "
+        "device's 0666.",
+        example="0644",
     ),
-    "owner": Key(NAME, "The owner of the copy, a name or a number; default root."),
-    "group": Key(NAME, "The group of the copy, a name or a number; default root's."),
-    "advice": Key(TEXT, "What to do where a socket is missing, as a clause."),
-    "on_change": Key(choice(OnChange), "What the instance needs after a change."),
-    "on_conflict": Key(choice(OnConflict), "What happens to a copy that chrootsync cannot tell to be its own."),
-    "severity": Key(choice(Severity), "How much a drift of this rule weighs."),
+    "owner": Key(
+        NAME, "Of the copy: a name of the host's passwd(5), or a number in a string. By default root.", example="named"
+    ),
+    "group": Key(
+        NAME, "Of the copy: a name of the host's group(5), or a number in a string. By default root's.", example="sasl"
+    ),
+    "advice": Key(
+        TEXT,
+        "What to do where a socket is missing, a clause that ends the report's sentence; only with `sockets`.",
+        example="use inet: instead",
+    ),
+    "on_change": Key(
+        choice(OnChange),
+        "What the instance needs after a change.",
+        default=OnChange.RELOAD.value,
+        example=OnChange.RESTART.value,
+    ),
+    "on_conflict": Key(
+        choice(OnConflict),
+        'What happens to a copy that chrootsync cannot tell to be its own (modified, differs): "copy" replaces it, '
+        '"keep" only reports it.',
+        default=OnConflict.COPY.value,
+        example=OnConflict.KEEP.value,
+    ),
+    "severity": Key(
+        choice(Severity),
+        'How a drift weighs, whatever its kind: "warning" gives exit 1 only with --strict, "info" never. By default '
+        '"warning" for orphan and unreachable, else "error".',
+        example=Severity.WARNING.value,
+    ),
 }
 
 RULESET_KEYS = {
-    "service": Key(NAME, "The kind of instance that the rules are for.", required=True),
-    "description": Key(TEXT, "What the rules are about.", required=True),
+    "service": Key(
+        NAME,
+        'The kind of instance that the rules are for: "postfix", or a name of your own.',
+        required=True,
+        example="postfix",
+    ),
+    "description": Key(
+        TEXT, "One line for `chrootsync rules list`.", required=True, example="What our own policy daemon needs"
+    ),
 }
 
 FILE_KEYS = ("ruleset", "rule", "override")

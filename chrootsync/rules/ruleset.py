@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from chrootsync.model import ConfigError, Link, Presence, Rule, RuleSet, When
+from chrootsync.rules.conditions import catches
 from chrootsync.rules.getters import Place, load, table_at, tables_at, unknown, unknown_key
-from chrootsync.rules.keys import FILE_KEYS, NEEDS, PATH_KEYS, RULE_KEYS, RULESET_KEYS, WHAT, catches
+from chrootsync.rules.keys import FILE_KEYS, NEEDS, PATH_KEYS, RULE_KEYS, RULESET_KEYS, WHAT
 
 Text = tuple[str, str | bytes]
 """The path of a file, for messages, and its contents."""

@@ -132,6 +132,46 @@ def test_every_key_says_what_it_means() -> None:
         assert all(value["description"] for value in properties(*path).values())
 
 
+def keys_of(*path: str) -> dict[str, dict[str, Any]]:
+    return {".".join((*path, name)): key for name, key in properties(*path).items()}
+
+
+KEYS = {name: key for path in TABLES for name, key in keys_of(*path).items()}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_every_key_has_an_example_that_the_schema_and_the_parser_take(name: str) -> None:
+    *path, key = name.split(".")
+    [example] = KEYS[name]["examples"]
+    jsonschema.Draft202012Validator(KEYS[name]).validate(example)
+    rule: dict[str, Any] = {"id": "a", "why": "w", "files": ["/a"], "sockets": ["/a"], "directories": ["/a"]}
+    ruleset: dict[str, Any] = {"service": "s", "description": "d"}
+    match path:
+        case ["ruleset"]:
+            ruleset[key] = example
+        case ["rule"]:
+            rule[key] = example
+        case ["rule", outer]:
+            [whole] = KEYS[f"rule.{outer}"]["examples"]
+            table = {**(whole[0] if isinstance(whole, list) else whole), key: example}
+            rule[outer] = [table] if isinstance(whole, list) else table
+        case ["rule", "when", outer]:
+            [whole] = KEYS[f"rule.when.{outer}"]["examples"]
+            rule["when"] = {outer: {**whole, key: example}}
+    if rule.get("presence"):  # which has no use for some
+        rule.pop("sockets")
+    document = {"ruleset": ruleset, "rule": [rule]}
+    validator().validate(document)
+    assert parsed("\n".join(f"{name} = {to_toml(value)}" for name, value in document.items())) is not None
+
+
+def test_the_defaults_that_the_schema_tells_are_those_of_the_model() -> None:
+    model = {field.name: field.default for field in fields(Rule)}
+    told = {name: key["default"] for name, key in properties("rule").items() if "default" in key}
+    assert set(told) == {"mirror", "optional", "presence", "on_change", "on_conflict"}
+    assert told == {name: model[name] for name in told}
+
+
 def test_the_reference_names_every_key() -> None:
     reference = (Path(__file__).parent.parent.parent / "docs" / "rules.md").read_text()
     for path in TABLES:
