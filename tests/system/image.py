@@ -352,6 +352,12 @@ def modules(below: Path) -> Path:
     return fetched(below, cache() / f"modules-{digest(below.name, FETCH, script, *MODULES)}", MODULES, script)
 
 
+def jailkit(below: Path) -> Path:
+    """A layer with jailkit, which has built no jail yet."""
+    script = "DEBIAN_FRONTEND=noninteractive dpkg --install /mnt/archives/*.deb"
+    return fetched(below, cache() / f"jailkit-{digest(below.name, FETCH, script)}", ["jailkit"], script)
+
+
 def services(below: Path) -> Path:
     """A layer with OpenSSH and PHP-FPM as Debian packages them: both start at boot."""
     script = "DEBIAN_FRONTEND=noninteractive dpkg --install /mnt/archives/*.deb"
