@@ -9,10 +9,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LIBRARY := $(PREFIX)/lib/chrootsync
+INSTALLED := '$(DESTDIR)$(LIBRARY)/bin/python' -I -m chrootsync
 UNITS := $(PREFIX)/lib/systemd/system
+MANUAL := $(PREFIX)/share/man/man8/chrootsync.8
+# Where each shell looks for completions of commands.
+BASH := $(PREFIX)/share/bash-completion/completions/chrootsync
+ZSH := $(PREFIX)/share/zsh/site-functions/_chrootsync
+FISH := $(PREFIX)/share/fish/vendor_completions.d/chrootsync.fish
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chrootsync-tests
 
-.PHONY: help demo test test-long lint bench install uninstall clean
+.PHONY: help demo test test-long lint bench man docs install install-shared uninstall clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +27,8 @@ help:
 	@echo 'make test-long  the same with many more generated cases'
 	@echo 'make lint       formatting, lint, types and import contracts alone'
 	@echo 'make bench      compare with the peers'
+	@echo 'make man        the manual page, as build/chrootsync.8'
+	@echo 'make docs       bring the generated parts of docs up to date'
 	@echo 'make install    install to PREFIX ($(PREFIX)); DESTDIR is honoured'
 	@echo 'make uninstall  remove what make install installed'
 	@echo 'make clean      remove what make has made here, and the cache of the system tests'
@@ -52,6 +60,15 @@ test-long: lint
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+man: $(STAMP)
+	mkdir -p build
+	$(BIN)/python -m chrootsync.cli.manual > build/chrootsync.8
+
+docs: $(STAMP)
+	mkdir -p build
+	$(BIN)/python scripts/rules_reference.py < docs/rules.md > build/rules.md
+	cp build/rules.md docs/rules.md
+
 # The tree is put together where it will be used from: a virtual environment knows its own path. With DESTDIR, the paths
 # in it are mended to what they are once DESTDIR is gone.
 install:
@@ -71,10 +88,22 @@ install:
 	        > '$(DESTDIR)$(UNITS)/'"$${unit##*/}"; \
 	    chmod 644 '$(DESTDIR)$(UNITS)/'"$${unit##*/}"; \
 	done
+	$(MAKE) --no-print-directory install-shared
+
+# The manual page and the completions, as the program that has just been installed makes them. zsh loads its file when
+# it first needs it, knows it by its first line, and calls nothing in it by itself.
+install-shared:
+	install -d $(foreach file,$(MANUAL) $(BASH) $(ZSH) $(FISH),'$(DESTDIR)$(dir $(file))')
+	$(INSTALLED).cli.manual > '$(DESTDIR)$(MANUAL)'
+	_CHROOTSYNC_COMPLETE=source_bash $(INSTALLED) > '$(DESTDIR)$(BASH)'
+	_CHROOTSYNC_COMPLETE=source_fish $(INSTALLED) > '$(DESTDIR)$(FISH)'
+	( echo '#compdef chrootsync' && _CHROOTSYNC_COMPLETE=source_zsh $(INSTALLED) && \
+	    echo '_chrootsync_completion "$$@"' ) > '$(DESTDIR)$(ZSH)'
+	chmod 644 $(foreach file,$(MANUAL) $(BASH) $(ZSH) $(FISH),'$(DESTDIR)$(file)')
 
 uninstall:
 	rm -rf '$(DESTDIR)$(LIBRARY)'
-	rm -f '$(DESTDIR)$(PREFIX)/bin/chrootsync'
+	rm -f '$(DESTDIR)$(PREFIX)/bin/chrootsync' $(foreach file,$(MANUAL) $(BASH) $(ZSH) $(FISH),'$(DESTDIR)$(file)')
 	for unit in $(notdir $(wildcard systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket)); do \
 	    rm -f '$(DESTDIR)$(UNITS)/'"$$unit"; \
 	done

@@ -19,7 +19,9 @@ from chrootsync.model import Code
 
 VERBS = {
     "check": "check",
+    "status": "status",
     "explain": "explain",
+    "probe": "probe",
     "watch": "watch",
     "watch-pass": "watch",
     "instances": "instances",
@@ -33,6 +35,16 @@ VERBS = {
 """In which module of this package each is: a function or a group of commands that has the verb's name."""
 HIDDEN = ("watch-pass",)
 """What nobody calls by hand."""
+ENDINGS = {
+    Code.OK: "in sync or repaired",
+    Code.DRIFT: "drift",
+    Code.USAGE: "usage or configuration",
+    Code.FAILED: "a repair or probe failed",
+    Code.RELOAD: "a reload failed or is pending",
+    Code.LOCKED: "another repair is under way",
+    Code.BUG: "a bug",
+}
+"""What each exit status says, for the help and the manual page."""
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -42,8 +54,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="Exit status: 0 in sync or repaired, 1 drift, 2 usage or configuration, 3 a repair failed, "
-        "4 a reload failed or is pending, 5 another repair is under way, 70 a bug.",
+        epilog=f"Exit status: {', '.join(f'{code} {what}' for code, what in ENDINGS.items())}.",
     )
     app.callback()(chrootsync)
     verbs = [verb for verb in VERBS if verb in arguments[:1]]
@@ -87,8 +98,7 @@ def main() -> None:
         status = application(sys.argv[1:])(standalone_mode=False, prog_name="chrootsync")
         sys.stdout.flush()
     except UsageError as error:
-        tell_usage(error, sys.argv[1:])
-        status = Code.USAGE
+        status = tell_usage(error, sys.argv[1:])
     except typer.Abort:
         status = Code.INTERRUPTED
     except OSError as error:

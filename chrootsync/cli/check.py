@@ -7,13 +7,13 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chrootsync import __version__, pipeline
 from chrootsync.cli import output, streams
-from chrootsync.cli.compare import MANUAL, Pass, Wishes, compare
+from chrootsync.cli.compare import MANUAL, Compared, Pass, Wishes, both, compare
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.progress import Progress, progress
 from chrootsync.cli.setup import (
@@ -31,8 +31,11 @@ from chrootsync.cli.setup import (
 )
 from chrootsync.model import ChrootsyncError, Code, ConfigError, Report
 from chrootsync.pipeline import Task
-from chrootsync.report import Options
+from chrootsync.report import FORMATS, LISTING, RETROSPECTIVE, Options
 from chrootsync.report.verdict import exit_code, waits
+
+if TYPE_CHECKING:
+    from chrootsync.report.history import History
 
 
 @guarded
@@ -42,8 +45,16 @@ def check(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what drifted, then reload what was changed.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show differences of text that everybody may read.")] = False,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="With --fix: leave reloading to me.")] = False,
+    flush: Annotated[
+        bool,
+        typer.Option("--flush", help="With --fix: retry mail that was deferred because names could not be looked up."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="With --fix: repair also what is held or contested.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as drift.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Look things up inside the chroots too, as daemons do.")
+    ] = False,
+    no_dns: Annotated[bool, typer.Option("--no-dns", help="With --probe and --fix: ask no name server.")] = False,
     root: RootOption = "/",
     config: ConfigOption = None,
     rules: RulesOption = None,
@@ -58,7 +69,10 @@ def check(
     format: Annotated[  # noqa: A002 -- the name of the option
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="table (default on a terminal), plain or json.", show_default=False
+            "--format",
+            metavar="FORMAT",
+            help=f"table (default on a terminal), {', '.join([*FORMATS][1:])}.",
+            show_default=False,
         ),
     ] = None,
     report: Annotated[
@@ -82,20 +96,35 @@ def check(
       chrootsync check --root /image  is anything stale in an unpacked image?
     """
     logged = format is None and trigger != MANUAL and output.to_log()
-    shown_as = output.choose(format)
+    shown_as = output.choose(format, FORMATS)
     files = output.targets(report or [])
     where = places(root=root, config=config, rules=rules, state=state)
+    if not fix:
+        _refuse_without_fix({"--no-reload": no_reload, "--flush": flush, "--force": force, "--wait": bool(wait)})
     if re.fullmatch(r"[\w.@:-]{1,64}", trigger, re.ASCII) is None:
         raise ConfigError("--trigger: must be a name of at most 64 letters, digits and any of . _ @ : -")
     if math.isnan(wait):
         raise ConfigError("--wait nan: must be a number of seconds")
-    wishes = Wishes(trigger=trigger, reload=not no_reload, force=force, diff=diff, wait=wait)
+    formats = {shown_as, *(target.format for target in files)}
+    compared = Compared()
+    wishes = Wishes(
+        trigger=trigger,
+        reload=not no_reload,
+        flush=flush,
+        force=force,
+        diff=diff,
+        wait=wait,
+        probe=probe,
+        dns=not no_dns,
+        seen=None if LISTING.isdisjoint(formats) else compared.see,
+    )
     with progress(quiet=quiet) as shown, stoppable():
         whole, diffs = _look(where, names or (), wishes, shown, fix=fix)
-    options = Options(verbose=verbose, strict=strict, diffs=diffs)
+    history = _history(where, formats)
+    options = Options(verbose=verbose, strict=strict, diffs=diffs, compared=compared.paths, history=history)
     # What is printed last may find nobody listening; that changes neither the files nor how the run ends.
     failures = _save(whole, files, options)
-    status = Code.FAILED if failures else exit_code(whole, strict=strict)
+    status = Code.FAILED if failures else output.ending(shown_as, whole, exit_code(whole, strict=strict), strict=strict)
     try:
         if logged and not quiet:
             output.log(whole, trigger, status)
@@ -104,6 +133,22 @@ def check(
     finally:
         streams.tell(failures)
     raise typer.Exit(status)
+
+
+def _refuse_without_fix(given: Mapping[str, bool]) -> None:
+    """Refuse options that only a repair has a use for: whoever gives them expects one. Raises ConfigError."""
+    alone = [option for option, is_given in given.items() if is_given]
+    if alone:
+        raise ConfigError(*(f"{option}: goes with --fix alone; add --fix, or leave it out" for option in alone))
+
+
+def _history(where: Places, formats: set[str]) -> History | None:
+    """The last repairs, where a format tells of them."""
+    if RETROSPECTIVE.isdisjoint(formats):
+        return None
+    from chrootsync.cli.history import lately
+
+    return lately(where)
 
 
 def _save(whole: Report, files: list[output.Target], options: Options) -> list[str]:
@@ -163,13 +208,17 @@ def look_once(
     where: Places, stage: Scene, wishes: Wishes, shown: Progress, *, fix: bool
 ) -> tuple[Report, Mapping[tuple[str, str], str]]:
     """Compare a scene, and with ``fix`` repair and reload; its report, and what differed."""
+    if wishes.probe:
+        from chrootsync.cli.probing import refuse_elsewhere
+
+        refuse_elsewhere(stage, "--probe")
     now = time.time()
     task = Task(
         host=stage.host,
         instances=stage.instances,
         rule_sets=stage.rule_sets,
         keep_out=keep_out(stage),
-        seen=shown.seen,
+        seen=shown.seen if wishes.seen is None else both(shown.seen, wishes.seen),
     )
     result = _fix(stage, task, wishes, now, shown) if fix else compare(stage, task, wishes, now, shown)
     report = Report(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from chrootsync import pipeline
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
-from chrootsync.model import InstanceReport
-from chrootsync.pipeline import Task
+from chrootsync.model import Entry, InstanceReport
+from chrootsync.pipeline import Seen, Task
 from chrootsync.state import pending, places
 
 if TYPE_CHECKING:
@@ -25,13 +25,21 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:
-    """How somebody wants his check: ``wait`` are seconds for another repair to end, ``trigger`` is who calls."""
+    """How somebody wants his check: ``wait`` are seconds for another repair to end, ``trigger`` is who calls.
+
+    ``flush`` has deferred mail retried after a repair. ``probe`` asks for lookups inside all chroots, ``dns`` lets them
+    ask name servers. ``seen`` is told of every entry that is compared, where that is of use to somebody.
+    """
 
     trigger: str = MANUAL
     reload: bool = True
+    flush: bool = False
     force: bool = False
     diff: bool = False
     wait: float = 0
+    probe: bool = False
+    dns: bool = True
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +49,28 @@ class Pass:
     instances: tuple[InstanceReport, ...]
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+class Compared:
+    """The paths of all entries that were compared, by instance, for formats that list them."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.paths: dict[str, dict[str, None]] = {}
+
+    def see(self, entry: Entry) -> None:
+        """Take note of an entry; one that is compared again is the same."""
+        self.paths.setdefault(entry.instance.name, {})[entry.path] = None
+
+
+def both(one: Seen, other: Seen) -> Seen:
+    """Whoever is told of entries, as one."""
+
+    def see(entry: Entry) -> None:
+        one(entry)
+        other(entry)
+
+    return see
 
 
 class Recollection:
@@ -63,6 +93,10 @@ class Recollection:
     def placed(self, chroot: str) -> list[Placed]:
         """What repairs put into a chroot where nothing was."""
         return self.database.placed(chroot)
+
+    def last_reloads(self) -> Mapping[str, float] | None:
+        """By instance when it was last reloaded; a check reloads nothing, so that it need not remember it."""
+        return {name: record.last for name, record in self.database.reloads().items() if not record.failures}
 
     def disown(self, chroot: str, paths: Sequence[str]) -> None:
         """A check remembers nothing."""
@@ -88,11 +122,23 @@ def compare(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progres
     """Compare, and tell what earlier runs left to be done."""
     shown.say("comparing")
     with closing(Recollection(stage, now)) as memory:
-        found = pipeline.check(replace(task, memory=memory))
+        found = _checked(stage, replace(task, memory=memory), wishes, now, shown)
         notes: list[str] = []
         if pending(stage.store.directory):
             found, notes = _tell_pending(stage, found, memory.database)
         return Pass(instances=found, differences=differences(stage, found, wishes), notes=(*notes, *memory.notes()))
+
+
+def _checked(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> tuple[InstanceReport, ...]:
+    """What a check finds, with lookups inside the chroots where these are wished for."""
+    if not wishes.probe:
+        return pipeline.check(task)
+    from chrootsync.cli.probing import prober
+
+    looker = prober(stage, wishes, now, shown)
+    if looker is None:
+        return pipeline.check(task)
+    return looker.all(pipeline.check(replace(task, seen=both(task.seen, looker.needs.see))))
 
 
 def differences(stage: Scene, found: Sequence[InstanceReport], wishes: Wishes) -> Mapping[tuple[str, str], str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline, transactions
 from chrootsync import repair as repairing
-from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory, root_lock
+from chrootsync.cli.compare import MANUAL, Pass, Wishes, both, differences, open_memory, root_lock
+from chrootsync.cli.probing import Prober, prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
-from chrootsync.model import ChrootsyncError, Entry, InstanceReport, Record, Remedy, Report, Status
+from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
 from chrootsync.pipeline import Task, observe, reloads
 from chrootsync.reload import Occasion
 from chrootsync.root import Root
@@ -20,6 +22,9 @@ from chrootsync.root.write import Writer
 from chrootsync.state import lock
 from chrootsync.state.database import Database
 from chrootsync.state.journal import RepairJournal
+
+if TYPE_CHECKING:
+    from chrootsync.probe.looking import Before
 
 POLL = 0.5  # seconds between two looks whether a package manager has ended
 
@@ -42,9 +47,11 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -
     """Check, repair and reload, alone on this root. Raises LockedError."""
     with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
         observed = observe.Observed()
+        looker = prober(stage, wishes, now, shown)
+        seen = observed.see if looker is None else both(observed.see, looker.needs.see)
         run = Run(
             stage=stage,
-            task=replace(task, memory=memory, force=wishes.force, seen=_both(task.seen, observed.see)),
+            task=replace(task, memory=memory, force=wishes.force, seen=both(task.seen, seen)),
             wishes=wishes,
             now=now,
             shown=shown,
@@ -57,12 +64,15 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -
         before = transactions.under_way(stage.root)
         found = pipeline.check(run.task)
         differing = differences(stage, found, wishes)
-        found, records = _repair(run, found, observed, before)
+        working = {} if looker is None else looker.before(found)
+        found, records = _repair(run, found, before)
         if stage.host.run is not None:
             found, more = reload(run, found, records)
             notes += more
         elif stage.instances:
             notes.append("this is an image: nothing runs in it, so nothing was reloaded")
+        found = found if looker is None else _probed(run, looker, found, working)
+        found = _retried(run, found) if wishes.flush else found
         memory.record_sources(observe.new_checksums(stage.root, observed, memory.sources()))
         tidy(run, found)
         return Pass(instances=found, differences=differing, notes=(*notes, *memory.notes))
@@ -84,27 +94,14 @@ def recover(memory: Database, writer: Writer) -> list[str]:
 # --- The steps of a pass ------------------------------------------------------------------------------------------
 
 
-def _both(one: Callable[[Entry], None], other: Callable[[Entry], None]) -> Callable[[Entry], None]:
-    def see(entry: Entry) -> None:
-        one(entry)
-        other(entry)
-
-    return see
-
-
 def _repair(
-    run: Run,
-    found: Sequence[InstanceReport],
-    observed: observe.Observed,
-    before: Sequence[transactions.Transaction],
+    run: Run, found: Sequence[InstanceReport], before: Sequence[transactions.Transaction]
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """Repair one instance after the other; what came of it, and which reloads were due before."""
     stage, task = run.stage, run.task
     records: dict[str, Record] = {}
     if stage.host.run is not None:
         records = run.memory.reloads()
-        if run.memory.fresh or not run.memory.writes:
-            records = observe.suspect(observed, stage.instances, records)
         remember(run, reloads.foresee(found, records, run.now))
     if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
         task = replace(task, transactions=transactions.under_way(stage.root) or before)
@@ -115,6 +112,23 @@ def _repair(
     return tuple(done), records
 
 
+def _probed(
+    run: Run, looker: Prober, found: tuple[InstanceReport, ...], working: Mapping[str, Before]
+) -> tuple[InstanceReport, ...]:
+    """Look things up where something was repaired, and wherever else somebody asked for it."""
+    found = looker.after(found, working, run.journal.id)
+    return looker.all(found) if run.wishes.probe else found
+
+
+def _retried(run: Run, found: tuple[InstanceReport, ...]) -> tuple[InstanceReport, ...]:
+    """Have deferred mail tried again where that makes sense now."""
+    from chrootsync.pipeline.retries import retry
+    from chrootsync.process import stream
+
+    run.shown.say("retrying deferred mail")
+    return retry(run.stage.host, found, stream)
+
+
 def reload(
     run: Run, found: tuple[InstanceReport, ...], records: Mapping[str, Record]
 ) -> tuple[tuple[InstanceReport, ...], list[str]]:
@@ -122,7 +136,8 @@ def reload(
     if run.wishes.reload:
         automatic = run.wishes.trigger != MANUAL
         run.shown.say("reloading")
-        occasion = Occasion(now=run.now, automatic=automatic, config=run.stage.config)
+        # What was repaired has changed by now, so that it is older than the reload.
+        occasion = Occasion(now=time.time(), automatic=automatic, config=run.stage.config)
         found, remembered = reloads.reload(run.stage.host, found, records, occasion)
     else:
         found, remembered = reloads.postpone(found, records, run.now)
@@ -185,4 +200,11 @@ def _merged(first: InstanceReport, second: InstanceReport) -> InstanceReport:
     again = {finding.drift.entry.path for finding in second.findings}
     findings = [*(one for one in done if one.drift.entry.path not in again), *second.findings]
     reload = second.reload if second.reload.needed else first.reload
-    return replace(second, findings=tuple(sorted(findings, key=lambda one: one.drift.entry.path)), reload=reload)
+    probe = second.probe or first.probe
+    if probe is not None and first.probe is not None:
+        from chrootsync.probe.looking import joined
+
+        probe = joined(first.probe, probe)
+    findings.sort(key=lambda one: one.drift.entry.path)
+    retry = second.retry or first.retry
+    return replace(second, findings=tuple(findings), reload=reload, probe=probe, retry=retry)

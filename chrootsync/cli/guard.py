@@ -16,6 +16,8 @@ from chrootsync.cli import streams
 from chrootsync.model import ChrootsyncError, Code, ConfigError
 
 P = ParamSpec("P")
+NAGIOS = "nagios"
+"""The format that has an exit status of its own: to a monitoring system every error is UNKNOWN."""
 
 
 def guarded(verb: Callable[P, None]) -> Callable[P, None]:
@@ -23,43 +25,54 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        as_json = kwargs.get("format") == "json"
+        style = kwargs.get("format")
         try:
             verb(*args, **kwargs)
         except ChrootsyncError as error:
             messages = error.problems if isinstance(error, ConfigError) else (str(error),)
-            _tell(messages, error.code, as_json=as_json)
-            raise typer.Exit(error.code) from None
+            raise typer.Exit(_tell(messages, error.code, style)) from None
         except KeyboardInterrupt:
-            _tell(("interrupted; nothing is left half-done",), Code.INTERRUPTED, as_json=as_json)
-            raise typer.Exit(Code.INTERRUPTED) from None
+            messages = ("interrupted; nothing is left half-done",)
+            raise typer.Exit(_tell(messages, Code.INTERRUPTED, style)) from None
         except (typer.Exit, typer.Abort):
             raise
         except Exception:  # noqa: BLE001 -- whatever else comes here is a bug
-            _tell((f"this is a bug in chrootsync; {_trace()}, please report it",), Code.BUG, as_json=as_json)
-            raise typer.Exit(Code.BUG) from None
+            messages = (f"this is a bug in chrootsync; {_trace()}, please report it",)
+            raise typer.Exit(_tell(messages, Code.BUG, style)) from None
 
     return run
 
 
-def tell_usage(error: Exception, arguments: Sequence[str]) -> None:
-    """Tell what is wrong with the command line; without a verb the help has been printed already."""
+def tell_usage(error: Exception, arguments: Sequence[str]) -> int:
+    """Tell what is wrong with the command line; without a verb the help has been printed already. The exit status."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message or not arguments or type(error).__name__ == "NoArgsIsHelpError":
-        return
+        return Code.USAGE
     path = getattr(getattr(error, "ctx", None), "command_path", "chrootsync")
-    as_json = "--format=json" in arguments or ("--format", "json") in itertools.pairwise(arguments)
+    joined = {f"{option}={value}" for option, value in itertools.pairwise(arguments)} | {*arguments}
+    style = next((name for name in ("json", NAGIOS) if f"--format={name}" in joined), None)
     sentence = message[:1].lower() + message[1:].rstrip(".")
-    _tell((f"{sentence}; see {path} --help",), Code.USAGE, as_json=as_json)
+    return _tell((f"{sentence}; see {path} --help",), Code.USAGE, style)
 
 
-def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
-    if as_json:
+def _tell(messages: tuple[str, ...], code: int, style: object) -> int:
+    """Tell what went wrong, also in the format that was asked for where it has words for that; the exit status."""
+    if style == "json":
         from chrootsync.report.json import error_json
 
-        with contextlib.suppress(streams.OutputError, typer.Exit):  # the sentence says enough, and the code stays
-            streams.write(error_json(messages, code))
+        _write(error_json(messages, code))
+    elif style == NAGIOS:
+        from chrootsync.report import nagios
+
+        _write(nagios.error(messages))
+        code = nagios.State.UNKNOWN
     streams.tell(messages)
+    return code
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(streams.OutputError, typer.Exit):  # the sentence says enough, and the code stays
+        streams.write(text)
 
 
 def _trace() -> str:

@@ -17,7 +17,17 @@ from chrootsync import pipeline
 from chrootsync.cli import output, streams
 from chrootsync.cli.compare import open_memory
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, FormatOption, RootOption, RulesOption, Scene, StateOption, places, scene
+from chrootsync.cli.setup import (
+    ConfigOption,
+    FormatOption,
+    Places,
+    RootOption,
+    RulesOption,
+    Scene,
+    StateOption,
+    places,
+    scene,
+)
 from chrootsync.model import ChrootsyncError, ConfigError
 
 if TYPE_CHECKING:
@@ -88,6 +98,17 @@ def _tell(stage: Scene, memory: Database, number: int, shown_as: str) -> str:
     if shown_as == "json":
         return history_json.render(told, [repair], notes=memory.notes)
     return histories.single(told, repair)
+
+
+def lately(where: Places) -> History | None:
+    """The newest repairs, for a report that tells of them; None where they cannot be remembered or read."""
+    try:
+        with scene(where) as stage, closing(open_memory(stage, time.time(), write=False)) as memory:
+            found = memory.repairs(NEWEST)
+            unreadable = stage.store.directory is None or (not found and memory.notes)
+            return None if unreadable else told_of(stage, memory, found)
+    except ChrootsyncError:  # whatever keeps it from being told has been told by the run itself
+        return None
 
 
 # --- For the other verb that looks back ---------------------------------------------------------------------------

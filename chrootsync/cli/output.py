@@ -7,11 +7,13 @@ import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from chrootsync import report as reports
 from chrootsync.cli import streams
+from chrootsync.cli.guard import NAGIOS
 from chrootsync.cli.setup import absolute
 from chrootsync.model import ChrootsyncError, ConfigError, Report
 from chrootsync.report import Options
@@ -20,13 +22,22 @@ from chrootsync.report.verdict import findings, summary
 LINKS = 40  # as many as the kernel follows, path_resolution(7)
 
 
-def choose(name: str | None) -> str:
+def choose(name: str | None, formats: Collection[str] = ("table", "plain", "json")) -> str:
     """The format to print: the one asked for, else a table on a terminal that may have colour. Raises ConfigError."""
     if name is None:
         return "table" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else "plain"
-    if name not in reports.FORMATS:
-        raise ConfigError(f"--format {name}: there is no such format; there is: {', '.join(reports.FORMATS)}")
+    if name not in formats:
+        raise ConfigError(f"--format {name}: there is no such format; there is: {', '.join(formats)}")
     return name
+
+
+def ending(name: str, report: Report, status: int, *, strict: bool) -> int:
+    """How a run ends that prints this format: with its own ``status``, unless the format has states instead."""
+    if name != NAGIOS:
+        return status
+    from chrootsync.report import nagios
+
+    return nagios.state(report, strict=strict)
 
 
 def to_log() -> bool:
@@ -126,7 +137,9 @@ def show(report: Report, name: str, options: Options, status: int) -> None:
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     options = replace(options, width=width, color=color)
     if name == "table" and not findings(report) and not options.verbose and not report.notes:
-        quiet = all(one.reload.error is None and not one.reload.needed for one in report.instances)
+        quiet = all(
+            one.reload.error is None and not one.reload.needed and one.probe is None for one in report.instances
+        )
         if quiet:
             streams.write(f"{summary(report)}\n", status)
             return
@@ -176,4 +189,4 @@ def _replace(path: str, text: str) -> None:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    return clause(error)

@@ -174,7 +174,7 @@ def _check_state(path: str) -> None:
     except FileNotFoundError:
         return  # it is made when there is something to remember
     except OSError as error:
-        raise ConfigError(f"--state {path}: cannot be used: {(error.strerror or str(error)).lower()}") from None
+        raise ConfigError(f"--state {path}: cannot be used: {clause(error)}") from None
     if stat.S_ISLNK(status.st_mode):
         raise ConfigError(f"--state {path}: is a link; name the directory that it leads to")
     if not stat.S_ISDIR(status.st_mode):

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import typer
 
-from chrootsync.model import ChrootsyncError, Code
+from chrootsync.model import ChrootsyncError, Code, clause
 
 ERROR = "<3>"  # the level of an error, sd-daemon(3)
 FILES = 65_536  # open files; whoever may have more needs no more
@@ -23,7 +23,7 @@ class OutputError(ChrootsyncError):
 
     def __init__(self, what: str, error: OSError, status: int = Code.OK) -> None:
         # EBADF is what _open_closed() gives for a closed stream.
-        reason = "standard output is closed" if error.errno == errno.EBADF else (error.strerror or str(error)).lower()
+        reason = "standard output is closed" if error.errno == errno.EBADF else clause(error)
         super().__init__(f"cannot write {what}: {reason}")
         self.code = status or Code.FAILED
 
@@ -69,6 +69,11 @@ def _allow_many_files() -> None:
         wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def in_color() -> bool:
+    """Whether standard output is a terminal whose user has nothing against colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def write(text: str, status: int = Code.OK) -> None:

@@ -35,6 +35,8 @@ from chrootsync.model.errors import (
     RepairError,
     UnreadableError,
     UnsafeError,
+    clause,
+    clause_of,
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
 from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
@@ -64,6 +66,8 @@ from chrootsync.model.words import (
 )
 
 __all__ = [
+    "clause",
+    "clause_of",
     "ARROW",
     "NO_EVIDENCE",
     "AbsentError",

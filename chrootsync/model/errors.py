@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 
 from chrootsync.model.words import Code
+
+_WAYS = {
+    errno.EDQUOT: "make room there, or raise the quota",
+    errno.ELOOP: "one of them leads back to itself; mend it",
+    errno.EMFILE: "raise the limit: ulimit -n, or LimitNOFILE= of the unit",
+    errno.ENFILE: "raise fs.file-max, by sysctl",
+    errno.ENOSPC: "make room there",
+    errno.EROFS: "mount it writable",
+}
 
 
 class ChrootsyncError(Exception):
@@ -64,3 +75,15 @@ class DoubtfulError(UnsafeError):
 
 class RepairError(PathError):
     """A step of a repair failed; what it belongs to is unchanged."""
+
+
+def clause(error: OSError) -> str:
+    """What the system's error says, as a clause, with what to do about it in brackets where that is the same anywhere."""
+    what = (error.strerror or str(error)).lower()
+    way = _WAYS.get(error.errno or 0)
+    return what if way is None else f"{what} ({way})"
+
+
+def clause_of(number: int) -> str:
+    """The same for the number of an error."""
+    return clause(OSError(number, os.strerror(number)))

@@ -86,7 +86,7 @@ def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | P
             results = _compare(chunks(source, before[2] + 1), openers)
             after = identity(os.fstat(source))
         except OSError as error:
-            reason = f"reading the source failed: {(error.strerror or str(error)).lower()}"
+            reason = f"reading the source failed: {clause(error)}"
             return [Problem(kind=Kind.BAD_SOURCE, reason=reason)] * len(openers)
         if before == after:
             return results

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 
-from chrootsync.model import AbsentError, PathError, UnreadableError
+from chrootsync.model import AbsentError, PathError, UnreadableError, clause, clause_of
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -21,7 +21,7 @@ def failure(path: str, error: OSError) -> PathError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return AbsentError(path, "does not exist")
     kind = ExhaustedError if error.errno in EXHAUSTED else UnreadableError
-    return kind(path, (error.strerror or str(error)).lower())
+    return kind(path, clause(error))
 
 
 def inode(status: os.stat_result) -> tuple[int, int]:
@@ -73,7 +73,7 @@ class Pool:
         if directory in self._pinned:
             return
         if len(self._pinned) >= self._most * 3 // 2:
-            raise ExhaustedError(directory.path, os.strerror(errno.EMFILE).lower())
+            raise ExhaustedError(directory.path, clause_of(errno.EMFILE))
         self._open.pop(directory, None)
         self._pinned.add(directory)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from chrootsync.model import FileType, RepairError, State
+from chrootsync.model import FileType, RepairError, State, clause
 from chrootsync.root import contents
 from chrootsync.root.files import state_of
 from chrootsync.root.pool import Directory
@@ -26,7 +26,7 @@ def telling(path: str, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = clause(error)
         if error.errno == errno.EPERM:
             reason += " (is something here immutable or append-only? lsattr tells, chattr -ia mends)"
         raise RepairError(path, f"{doing} failed: {reason}") from None

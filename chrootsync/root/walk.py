@@ -135,7 +135,7 @@ class Walker:
             target = self._read_link(place)
             pending = target if target.startswith("/") else join(directory.path, target)
             pending = pending.rstrip("/") or "/"
-        raise UnreadableError(path, "too many levels of symbolic links")
+        raise UnreadableError(path, clause_of(errno.ELOOP))
 
     def _walk(self, path: str, pending: list[str]) -> Directory:
         here = self._root
@@ -152,7 +152,7 @@ class Walker:
                 continue
             links += 1
             if links > MAX_LINKS:
-                raise UnreadableError(path, "too many levels of symbolic links")
+                raise UnreadableError(path, clause_of(errno.ELOOP))
             here = self._root if step.startswith("/") else here
             pending.extend(reversed(names(step)))
         return here

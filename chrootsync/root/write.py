@@ -335,7 +335,7 @@ def _remove_again(path: str, temporary: str, directory: int, error: BaseExceptio
 
 
 def _clause(error: BaseException) -> str:
-    return ((error.strerror if isinstance(error, OSError) else None) or str(error) or "interrupted").lower()
+    return clause(error) if isinstance(error, OSError) else (str(error) or "interrupted").lower()
 
 
 def _take_out(fd: int, temporary: str, name: str) -> bool:

@@ -33,7 +33,7 @@ def lock(directory: str, name: str, wait: float) -> Iterator[None]:
         raise LockedError(f"{reason}; try again, or wait longer with --wait") from None
     except OSError as error:
         advice = "; repair as root" if isinstance(error, PermissionError) else ""
-        raise ChrootsyncError(f"{directory}: cannot hold a lock there: {error.strerror}{advice}") from None
+        raise ChrootsyncError(f"{directory}: cannot hold a lock there: {clause(error)}{advice}") from None
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from chrootsync import __version__, report
 from chrootsync.cli import application, main
+from chrootsync.model import LockedError
 from chrootsync.report.verdict import findings
 from tests.unit.report.report_samples import REPORTS
 from tests.unit.scenery import grow, snapshot
@@ -209,12 +210,16 @@ def test_reports_are_written_beside(filled: Path, tmp_path_factory: pytest.TempP
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "xml"], "--format xml: there is no such format; there is: table, plain, json"),
+        (["--format", "xml"], f"--format xml: there is no such format; there is: {', '.join(report.FORMATS)}"),
         (["--report", "json"], "--report json: must be FORMAT=FILE, as in json=/tmp/report.json"),
-        (["--report", "xml=/x"], "--report xml=/x: there is no format 'xml'; there is: table, plain, json"),
+        (["--report", "xml=/x"], f"--report xml=/x: there is no format 'xml'; there is: {', '.join(report.FORMATS)}"),
         (["--root", "/nowhere"], "--root /nowhere: does not exist; name the directory of an unpacked image"),
         (["--config", "/nowhere.toml"], "--config /nowhere.toml: does not exist"),
         (["--rules", "/nowhere"], "--rules /nowhere: does not exist"),
+        (
+            ["--trigger", "a b"],
+            "--trigger: must be a name of at most 64 letters, digits and any of . _ @ : -",
+        ),
     ],
 )
 def test_usage_errors_end_2(arguments: list[str], message: str) -> None:
@@ -358,6 +363,18 @@ def test_a_report_that_can_go_nowhere_ends_2_before_anything_is_repaired(
     message = f"chrootsync: --report {request}: {reason.format(place=place)}\n"
     assert (result.exit_code, result.stderr) == (2, message)
     assert snapshot(filled) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
+def test_a_report_to_a_block_device_ends_2(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    device = tmp_path_factory.mktemp("reports") / "device"
+    try:
+        os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(240, 0))
+    except PermissionError:
+        pytest.skip("no devices may be made here")
+    result = check(filled, "--report", f"json={device}")
+    message = f"chrootsync: --report json={device}: is a block device; name a file\n"
+    assert (result.exit_code, result.stderr) == (2, message)
 
 
 def test_two_reports_to_one_file_end_2(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -647,6 +664,27 @@ def test_another_repair_ends_5(filled: Path, tmp_path: Path, monkeypatch: pytest
     assert check(filled, "--fix").exit_code == 0
 
 
+def test_what_waited_and_could_not_be_repaired_after_all_is_said(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second look, once nothing has to wait any more, finds another repair under way."""
+    checking, looks = sys.modules["chrootsync.cli.check"], 0
+    real = vars(checking)["_pass"]
+
+    def look(*arguments: object, **named: object) -> object:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            raise LockedError("another repair is at work; try again")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(checking, "_pass", look)
+    monkeypatch.setattr(checking, "waits", lambda _report: True)
+    monkeypatch.setattr("chrootsync.cli.fix.wait_for_packages", lambda *_: True)
+    result = check(filled, "--fix")
+    assert "note: what waits was not repaired: another repair is at work; try again\n" in result.stdout
+
+
 # --- Configuration and rules ------------------------------------------------------------------------------------------
 
 
@@ -749,7 +787,8 @@ def test_rules_that_others_can_write_end_2(image: Path) -> None:
     path.chmod(0o666)
     result = check(image)
     assert result.exit_code == 2
-    assert "others can write to it (mode 0666)" in result.stderr
+    reason = "others can write to it (mode 0666); take that away (chmod go-w)"
+    assert result.stderr == f"chrootsync: the rules cannot be used: {path}: {reason}\n"
 
 
 def test_rules_are_listed_checked_and_have_a_schema(image: Path) -> None:

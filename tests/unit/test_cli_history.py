@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import fcntl
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from typer.testing import Result
 from chrootsync.cli.setup import Places, Scene, scene
 from chrootsync.model import Completed, FileType, Kind, Outcome, Reload, State, Status
 from chrootsync.model.memory import Change, Step
-from chrootsync.state.database import open_database
+from chrootsync.state.database import Database, open_database
 from tests.unit.scenery import snapshot
 from tests.unit.test_cli import filled, image, plain_environment, rules, run
 
@@ -195,7 +196,9 @@ def test_contents_that_are_gone_are_not_called_kept(repaired: Path) -> None:
     assert "its old contents are not kept" in result.stdout
 
 
-def test_a_repair_that_was_cut_short_is_said_to_be(repaired: Path) -> None:
+def test_a_repair_that_was_cut_short_is_said_to_be(
+    repaired: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change = Change(
         instance="postfix",
         chroot="/var/spool/postfix",
@@ -212,6 +215,13 @@ def test_a_repair_that_was_cut_short_is_said_to_be(repaired: Path) -> None:
         journal = memory.begin(began=time.time(), trigger="timer", version="1")
         journal.plan([Step(change=change, temporary=".chrootsync-x")])
     assert "under way or cut short" in on(repaired, "history").stdout
+    note = "a repair of postfix was cut short; check --fix clears up what it left"
+    assert f"note: {note}\n" in on(repaired, "check").stdout
+    locks = tmp_path_factory.mktemp("locks")
+    monkeypatch.setattr("chrootsync.cli.compare.root_lock", lambda _stage: (str(locks), "one.lock"))
+    with (locks / "one.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "note: a repair is under way meanwhile\n" in on(repaired, "check").stdout
     assert document(on(repaired, "history", "2", "--format", "json"))["repairs"][0]["finished"] is False
 
 
@@ -306,6 +316,16 @@ def test_of_an_image_nothing_is_remembered_without_a_place_for_it(filled: Path) 
         assert (result.exit_code, result.stdout) == (3, "")
         reason = "of an image nothing is remembered without --state; name the directory that repairs used"
         assert result.stderr == f"chrootsync: {what}{reason}\n"
+    place = filled.parent / f"{filled.name}-nothing"
+    result = run("rollback", "--root", str(filled), "--state", str(place))
+    assert result.stderr == "chrootsync: nothing can be taken back: no repair is remembered yet\n"
+
+
+def test_nothing_is_taken_back_that_cannot_be_remembered(repaired: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Database, "try_to_write", lambda _self: False)
+    result = on(repaired, "rollback")
+    reason = "nothing can be taken back, since it could not be remembered: nothing can be written to the state"
+    assert (result.exit_code, result.stderr) == (3, f"chrootsync: {reason}\n")
 
 
 # --- rollback -------------------------------------------------------------------------------------------------------
@@ -430,7 +450,8 @@ def test_an_instance_that_is_gone_is_refused(repaired: Path) -> None:
     main.write_bytes(main.read_bytes().replace(b"multi_instance_directories = /etc/postfix-out\n", b""))
     result = on(repaired, "rollback")
     assert (result.exit_code, copies(repaired)) == (3, (OLD, NEW))
-    assert "/var/spool/postfix-out/etc/resolv.conf: there is no instance postfix-out with this chroot" in result.stdout
+    reason = "there is no instance postfix-out with this chroot any more"
+    assert f"/var/spool/postfix-out/etc/resolv.conf: {reason}" in result.stdout
 
 
 def test_the_first_repair_is_taken_back_with_its_directories(image: Path) -> None:

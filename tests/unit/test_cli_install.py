@@ -156,7 +156,8 @@ def test_a_dry_run_shows_all_and_changes_nothing(image: Path) -> None:
 
     assert done.exit_code == 0
     assert files(image) == before
-    assert f"--- {APT}: to be written, mode 0644\n// Written by chrootsync install" in done.stdout
+    mark = "Written by chrootsync install, and removed by chrootsync uninstall. Rest of this file: sha256 "
+    assert f"--- {APT}: to be written, mode 0644\n// {mark}" in done.stdout
     assert 'DPkg::Post-Invoke {"if [ -x /etc/chrootsync/hook ]' in done.stdout
     link = f"{UNITS}/timers.target.wants/chrootsync.timer"
     assert f"--- {link}: to be written: a link to {UNITS}/chrootsync.timer\n" in done.stdout
@@ -182,7 +183,8 @@ def test_what_others_wrote_is_never_overwritten_and_then_nothing_is(image: Path,
     done = install(image, "auto")
 
     assert done.exit_code == Code.FAILED
-    assert done.stderr.startswith(f"chrootsync: {APT}: was not written by chrootsync; move it away")
+    way = "move it away, and what you need of it to a drop-in"
+    assert done.stderr.splitlines()[0] == f"chrootsync: {APT}: was not written by chrootsync; {way}"
     assert done.stdout == ""
     assert sorted(image.rglob("*")) == before
 
@@ -198,7 +200,8 @@ def test_what_somebody_edited_is_his(image: Path, mode: int) -> None:
 
     done = install(image, "apt")
     assert done.exit_code == Code.FAILED
-    assert done.stderr.startswith(f"chrootsync: {APT}: was edited since chrootsync wrote it; move it away")
+    way = "move it away, and what you need of it to a drop-in"
+    assert done.stderr == f"chrootsync: {APT}: was edited since chrootsync wrote it; {way}\n"
     assert files(image) == before
 
     gone = uninstall(image, "auto")
@@ -260,7 +263,10 @@ def test_an_image_without_chrootsync_is_refused(image: Path) -> None:
     (image / sys.executable[1:]).unlink()
     done = install(image, "apt")
     assert done.exit_code == Code.FAILED
-    assert f"{sys.executable}: is not in {image}; install chrootsync there at the same path" in done.stderr
+    assert done.stderr == (
+        f"chrootsync: {sys.executable}: is not in {image}; install chrootsync there at the same path "
+        "(make install DESTDIR=...), or run its own: chroot DIR chrootsync install\n"
+    )
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
@@ -284,14 +290,59 @@ def test_without_a_unit_of_postfix_there_is_nothing_to_add_to(image: Path) -> No
     (image / "usr/lib/systemd/system/postfix@.service").unlink()
     done = install(image, "postfix")
     assert done.exit_code == Code.FAILED
-    assert "no unit that starts Postfix is there" in done.stderr
+    units = "postfix.service or postfix@.service"
+    reason = f"no unit that starts Postfix is there ({units}); leave out postfix"
+    assert done.stderr == f"chrootsync: {reason}\n"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
-def test_the_live_host_is_for_root() -> None:
+def test_the_live_host_is_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     done = run("uninstall", "apt")
     assert done.exit_code == Code.FAILED
-    assert "run this as root" in done.stderr
+    reason = "units and hooks are root's: run this as root, or look at them with --dry-run"
+    assert done.stderr == f"chrootsync: {reason}\n"
+
+
+def test_a_python_that_does_not_know_itself_is_refused(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    done = install(image, "apt")
+    assert done.exit_code == Code.FAILED
+    reason = "the Python that runs this does not know its own path; start it by an absolute one"
+    assert done.stderr == f"chrootsync: {reason}\n"
+
+
+def test_a_python_that_would_not_find_this_chrootsync_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is written in a dry run, which is refused all the same."""
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(other))
+    done = run("install", "apt", "--dry-run")
+    assert done.exit_code == Code.FAILED
+    assert done.stderr.splitlines()[-1] == (
+        f"chrootsync: {other} -I, as units and hooks call it, does not find the chrootsync that this is ({PACKAGE}); "
+        "install it into that Python's own packages, not by PYTHONPATH or for one user"
+    )
+
+
+def test_what_is_still_to_be_done_by_hand_is_said(image: Path) -> None:
+    done = install(image, "rpm", "dnf")
+    said = done.stderr.splitlines()
+    assert f"chrootsync: rpm calls no hook yet: build {SPEC} with rpmbuild -bb, and install that there" in said
+    plugins = "install python3-dnf-plugin-post-transaction-actions (dnf 4) or libdnf5-plugin-actions (dnf 5)"
+    assert f"chrootsync: dnf does not call its hook yet: {plugins}" in said
+
+
+def test_a_dry_run_with_nothing_to_do_says_so(image: Path) -> None:
+    assert uninstall(image, "apt", "--dry-run").stdout == "nothing to do\n"
+
+
+def test_a_dry_run_says_what_is_to_be_updated(image: Path) -> None:
+    install(image, "apt")
+    (image / APT[1:]).chmod(0o600)
+    assert f"--- {APT}: to be updated, mode 0644\n" in install(image, "apt", "--dry-run").stdout
 
 
 # --- Commands on the live host ------------------------------------------------------------------------------------
@@ -364,6 +415,13 @@ def test_a_command_that_fails_is_one_sentence() -> None:
         "/usr/bin/systemctl daemon-reload ended with status 1: it is broken; the files are in place, run install again"
     )
     assert str(error.value) == expected
+
+
+def test_a_package_that_cannot_be_built_is_one_sentence() -> None:
+    with pytest.raises(ChrootsyncError) as error:
+        commands.after(Recorder(("/bin/sh",)), Facts(interpreter="/x"), [TARGETS["rpm"]], [step(SPEC)], booted=False)
+    what = "building and installing chrootsync-hook by rpmbuild and rpm ended with status 1: it is broken"
+    assert str(error.value) == f"{what}; the files are in place, run install again"
 
 
 def test_the_package_of_rpm_is_built_once_and_taken_away_again() -> None:

@@ -105,6 +105,10 @@ def test_a_rule_that_keeps_conflicts_reports_them_and_has_no_remedy() -> None:
     assert drift is not None
     assert (drift.kind, drift.remedy) == (Kind.DIFFERS, Remedy.NONE)
     assert drift.reason == "other contents than on the host, 10 bytes both; kept as its rule says"
+    drift = judge(entry(FILE, state(FILE, mode=0o600), same=False, rule=kept))
+    assert drift is not None
+    beside = "mode 0600, not 0644: put that right by hand"
+    assert drift.reason == f"other contents than on the host, 10 bytes both; {beside}; kept as its rule says"
 
 
 def test_the_severity_is_the_entrys_then_the_rules_then_the_kinds() -> None:
@@ -215,6 +219,9 @@ def test_what_was_repaired_three_times_without_a_change_of_its_source_is_contest
     found = recall(differing(), Memory(repaired=repaired), want=NEW, have=OWN)
     assert found.kind is kind
     assert (found.remedy is Remedy.NONE) is (kind is Kind.CONTESTED)
+    reason = "repaired 3 times while its source stayed the same: something else keeps changing it"
+    contested = f"{reason}; find out what, then check --fix --force"
+    assert kind is not Kind.CONTESTED or found.reason == contested.replace("3 times", f"{repaired.count(NEW)} times")
     assert recall(differing(), Memory(repaired=repaired), want=NEW, have=OWN, force=True).remedy is Remedy.COPY
 
 

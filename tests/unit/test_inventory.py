@@ -436,12 +436,40 @@ def test_modules_bring_their_libraries_and_the_sockets_that_they_talk_to(
     assert library.entry.evidence.chain == ("libcap.so.2", *module)
     assert (socket.entry.because, socket.entry.evidence.chain) == ("libnss_x.so.2 ← nsswitch.conf hosts", module)
     assert socket.reason == "no socket is there; use files"
+    reason = "the loader finds no libgone.so.1 on the host, which is needed by libnss_x.so.2 ← nsswitch.conf hosts"
+    assert by_path["/libgone.so.1"].reason == reason
 
 
 def test_an_optional_source_that_a_loop_hides_is_told(tree: Path) -> None:
     grow(tree, {"/etc/loop": "loop"})
     (drift,) = [one for one in drifts(checked(tree, [rule(files=("/etc/loop/x",), optional=True)])) if one.entry.source]
     assert drift.kind is Kind.UNREADABLE
+    assert drift.reason == "the source cannot be seen: /etc/loop: too many levels of symbolic links"
+
+
+def test_a_directory_that_the_host_lacks_is_told(tree: Path) -> None:
+    (drift,) = [one for one in drifts(checked(tree, [rule(directories=("/etc/none",))])) if one.entry.rule.files == ()]
+    assert (drift.kind, drift.reason) == (Kind.BAD_SOURCE, "the directory does not exist on the host")
+
+
+def test_an_owner_whom_nobody_knows_is_told(tree: Path) -> None:
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",), owner="nobody-here")]))}
+    reason = "its rule wants it to belong to nobody-here, who is not known here"
+    assert (by_path["/etc/hosts"].kind, by_path["/etc/hosts"].reason) == (Kind.METADATA, reason)
+
+
+def test_a_directory_that_is_not_empty_is_told(tree: Path) -> None:
+    grow(tree, {"/jail/one/etc/hosts/mine": b"x"})
+    by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/hosts",))]))}
+    reason = "a directory that is not empty stands where a file should; move it away"
+    assert (by_path["/etc/hosts"].kind, by_path["/etc/hosts"].reason) == (Kind.TYPE, reason)
+
+
+def test_libraries_that_cannot_be_told_are_told(tree: Path) -> None:
+    grow(tree, {"/etc/nsswitch.conf": 0o644})
+    (drift,) = [one for one in drifts(checked(tree, [rule(nss=("hosts",))])) if one.kind is Kind.UNREADABLE]
+    reason = "what is needed cannot be told: /etc/nsswitch.conf: is a fifo, not a file on the host"
+    assert drift.reason == reason
 
 
 # --- If present ---------------------------------------------------------------------------------------------------
@@ -571,6 +599,8 @@ def test_a_source_that_a_link_leads_into_the_chroot_is_unsafe(tree: Path) -> Non
     grow(tree, {"/jail/one/conf": b"original", "/etc/conf": "/jail/one/conf"})
     by_path = {one.entry.path: one for one in drifts(checked(tree, [rule(files=("/etc/conf",))]))}
     assert by_path["/etc/conf"].kind is Kind.UNSAFE
+    reason = "the source /jail/one/conf lies inside the chroot itself, so that a copy would overwrite it"
+    assert by_path["/etc/conf"].reason == f"{reason}; put the original outside"
 
 
 def test_a_directory_that_a_link_leads_into_the_chroot_is_never_changed(tree: Path) -> None:
@@ -611,7 +641,12 @@ def test_who_was_shut_out_by_the_sources_group_stays_shut_out(tree: Path) -> Non
 def test_a_chroot_beside_the_state_is_refused(tree: Path) -> None:
     with task(tree, [rule(files=("/etc/hosts",))]) as (work, _):
         found = list(inventory.entries(work.host, work.instances, work.rule_sets, keep_out=["/jail/one/state"]))
-    assert [entry.problem.kind if entry.problem else None for entry in found] == [Kind.BAD_INSTANCE]
+    (problem,) = [entry.problem for entry in found]
+    assert problem is not None
+    assert problem.kind is Kind.BAD_INSTANCE
+    assert problem.reason == "the chroot /jail/one is refused: it overlaps with /jail/one/state"
+    why = "an instance is served only where its configuration can be read and its chroot is safe to walk"
+    assert found[0].rule.why == why
 
 
 def test_a_directory_that_others_can_write_is_unsafe(tree: Path) -> None:

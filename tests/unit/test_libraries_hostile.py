@@ -6,13 +6,16 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chrootsync import libraries
-from chrootsync.libraries import closure
-from chrootsync.libraries.elf import BadElfError, parse
+from chrootsync.libraries import closure, symbols
+from chrootsync.libraries import elf as elf_reader
+from chrootsync.libraries.elf import MAX_SYMBOLS, MAX_VERSIONS, BadElfError, Tables, parse
+from chrootsync.libraries.elf import symbols as elf_symbols
 from chrootsync.model import LibrarySet
 from tests.unit.elf_builder import AARCH64, I386, MIPS, S390X, elf, has, needs
 from tests.unit.test_libraries import TRIPLET, debian
@@ -98,6 +101,51 @@ def test_no_file_takes_long_or_much_memory(tmp_path: Path, name: str) -> None:
     assert peak < MEGABYTE + len(data) // 4
     assert len(found) <= 4096
     asked(module(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a dynamic section without an end", "has a dynamic section without an end"),
+        ("a name without an end", "has a broken string table"),
+        ("a string table nowhere", "has a table outside the file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(name: str, reason: str) -> None:
+    with pytest.raises(BadElfError) as caught:
+        parse(FILES[name]())
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("error", [ValueError("from the ELF reader"), AssertionError()])
+def test_whatever_the_elf_reader_stumbles_over_is_damage(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def stumble(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(elf_reader, "_read", stumble)
+    with pytest.raises(BadElfError, match=r"^is a damaged ELF file$"):
+        parse(elf())
+
+
+def test_tables_without_an_end_are_told() -> None:
+    data = elf(["libcap.so.2"], symbols=[needs("f@V", "libcap.so.2"), has("g@W")])
+    with pytest.raises(BadElfError, match=r"^has a table outside the file$"):
+        Tables(data, parse(data)).rows("H", 0, len(data))
+    tables = Tables(data + b"\1" * MAX_VERSIONS * 2, parse(data))
+    with pytest.raises(BadElfError, match=r"^has too many versions$"):
+        list(tables.chain("B", len(data)))  # the next one is always one byte further on
+    many = replace(parse(data), numbers={**parse(data).numbers, "DT_MIPS_SYMTABNO": MAX_SYMBOLS + 1})
+    with pytest.raises(BadElfError, match=r"^has too many symbols$"):
+        list(elf_symbols(Tables(data, many)))
+
+
+def test_a_table_that_the_file_cuts_short_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        struct.unpack("I", b"")
+
+    monkeypatch.setattr(symbols, "_fit", cut)
+    with pytest.raises(BadElfError, match=r"^is a damaged ELF file$"):
+        symbols._read(elf())
 
 
 @pytest.mark.parametrize(

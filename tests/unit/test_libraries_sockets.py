@@ -15,7 +15,6 @@ from tests.unit.elf_builder import elf
 from tests.unit.test_libraries import BANNER, OLD_BANNER, TRIPLET, debian
 from tests.unit.tree_reader import MemoryCache, TreeReader, plant
 
-NOTHING = "answers nothing inside the chroot"
 RESOLVE = "/run/systemd/resolve/io.systemd.Resolve"
 NSLCD = b"\0/var/run/nslcd/s\0"
 
@@ -42,10 +41,26 @@ def asked(root: Path, line: str, *installed: str, banner: bytes = BANNER) -> Mod
         ("hosts: resolve [!UNAVAIL=return] files myhostname dns", "resolve", "lookups go on with dns"),
         ("hosts: files mdns4_minimal [NOTFOUND=return] dns", "mdns4_minimal", "lookups go on with dns"),
         ("hosts: mdns files", "mdns", "lookups go on with files"),
-        ("hosts: dns resolve", "resolve", f"libnss_resolve.so.2 {NOTHING}, but dns is asked before it"),
-        ("hosts: dns wins [NOTFOUND=return] files", "wins", f"libnss_wins.so.2 {NOTHING}, but dns is asked before it"),
-        ("services: files sss", "sss", f"libnss_sss.so.2 {NOTHING}, but files is asked before it"),
-        ("passwd: files systemd", "systemd", f"libnss_systemd.so.2 {NOTHING}, but files is asked before it"),
+        (
+            "hosts: dns resolve",
+            "resolve",
+            f"libnss_resolve.so.2 answers nothing inside the chroot, but dns is asked before it",
+        ),
+        (
+            "hosts: dns wins [NOTFOUND=return] files",
+            "wins",
+            f"libnss_wins.so.2 answers nothing inside the chroot, but dns is asked before it",
+        ),
+        (
+            "services: files sss",
+            "sss",
+            f"libnss_sss.so.2 answers nothing inside the chroot, but files is asked before it",
+        ),
+        (
+            "passwd: files systemd",
+            "systemd",
+            f"libnss_systemd.so.2 answers nothing inside the chroot, but files is asked before it",
+        ),
         ("hosts: resolve nosuch dns", "resolve", "lookups go on with dns"),
         ("hosts: resolve [UNAVAIL=merge] dns", "resolve", "lookups go on with dns"),
     ],
@@ -97,7 +112,10 @@ def test_lookups_get_along_without_it(tmp_path: Path, line: str, module: str, ad
 )
 def test_lookups_do_not_get_along_without_it(tmp_path: Path, line: str, module: str, way_out: str) -> None:
     found = asked(tmp_path, line, module, "myhostname")
-    assert (found.falls_through, found.advice) == (False, f"libnss_{module}.so.2 {NOTHING}; {way_out}")
+    assert (found.falls_through, found.advice) == (
+        False,
+        f"libnss_{module}.so.2 answers nothing inside the chroot; {way_out}",
+    )
 
 
 def test_before_2_34_dns_stands_in_only_where_its_module_is_installed(tmp_path: Path) -> None:

@@ -59,3 +59,4 @@ def test_a_pass_that_came_to_nothing_still_tells_where_the_mending_will_be_seen(
     assert told.retry
     assert told.settle is None
     assert "\n" not in told.problems[0]
+    assert told.status == "nothing could be checked"

@@ -597,8 +597,10 @@ def test_what_cannot_be_kept_is_not_moved_out(trusting: Machine, quota: int | No
     assert found["/etc/hosts"].status is Status.REPAIRED, "the rest is repaired all the same"
     left = found[f"{CERTS}/deadbee0.0"]
     assert (left.kind, left.status) == (Kind.ORPHAN, Status.SKIPPED)
-    assert "could not be kept" in left.reason
-    assert "remove it by hand" in left.reason
+    assert left.reason == (
+        "left there, since it could not be kept for a rollback: give chrootsync a state directory and room in it "
+        "(--state, history_size), or remove it by hand"
+    )
     assert trusting.path(f"{CERTS}/deadbee0.0").read_bytes() == b"another's"
     by_its_text = Status.SKIPPED if quota is None else Status.REPAIRED
     assert found[f"{CERTS}/deadbee1.0"].status is by_its_text
@@ -613,7 +615,8 @@ def test_a_host_directory_in_which_nothing_matches_moves_nothing_out(trusting: M
         f"{CERTS}/0a775a30.0": (Kind.ORPHAN, None),
         f"{CERTS}/deadbeef.0": (Kind.ORPHAN, None),
     }
-    assert all("kept, since the host's directory has none at all that matches" in one.reason for one in found.values())
+    reason = "the host has no such file any more; kept, since the host's directory has none at all that matches"
+    assert all(reason in one.reason for one in found.values())
     shutil.rmtree(trusting.root / CERTS[1:])
     assert trusting.check(KEEPING, MIRROR) == {CERTS: "bad-source"}
     (trusting.root / CERTS[1:]).mkdir(mode=0o755)
@@ -704,6 +707,8 @@ def test_what_the_host_has_again_by_now_is_not_moved_out(trusting: Machine) -> N
         journal = memory.begin(began=NOW, trigger="test", version="0")
         done = outcomes(pipeline.repair(work, writer, found, journal))
     assert done[f"{CERTS}/deadbeef.0"].status is Status.SKIPPED
+    reason = "left there, because the host has it again; run check --fix once more"
+    assert done[f"{CERTS}/deadbeef.0"].reason == reason
     assert trusting.path(f"{CERTS}/deadbeef.0").exists()
 
 

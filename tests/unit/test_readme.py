@@ -91,11 +91,13 @@ def test_operations_says_what_to_do_about_each_kind_of_drift() -> None:
     assert re.findall(r"^### `([a-z-]+)`$", text, re.MULTILINE) == [kind.value for kind in Kind]
 
 
-def when_keys() -> list[str]:
-    """The keys of conditions; what may come by itself or in an array is said in this order."""
-    schema = rules.schema()["properties"]["rule"]["items"]["properties"]["when"]["anyOf"][0]["properties"]
-    tables = (schema["parameter"]["anyOf"][0], schema["table"], schema["file"])
-    return [*schema, *(key for table in tables for key in table["properties"])]
+def nested_keys() -> list[str]:
+    """The keys of conditions and of other tables in a rule; what may come by itself is said before arrays of it."""
+    rule = rules.schema()["properties"]["rule"]["items"]["properties"]
+    schema = rule["when"]["anyOf"][0]["properties"]
+    tables = (schema["parameter"]["anyOf"][0], schema["table"], schema["file"], rule["guard"])
+    arrays = (rule["devices"]["items"], rule["links"]["items"])
+    return [*schema, *(key for table in (*tables, *arrays) for key in table["properties"])]
 
 
 def test_each_key_of_a_rule_file_is_explained() -> None:
@@ -104,7 +106,14 @@ def test_each_key_of_a_rule_file_is_explained() -> None:
     cells = re.findall(r"^\| (`[a-z_`, ]+`) \|", reference, re.MULTILINE)
     explained = {key for cell in cells for key in re.findall(r"[a-z_]+", cell)}
     assert "`when` is a table" in reference
-    assert explained | {"when"} == {*RULESET_KEYS, *RULE_KEYS, *when_keys()}
+    assert explained | {"when"} == {*RULESET_KEYS, *RULE_KEYS, *nested_keys()}
+
+
+def test_the_reference_of_rules_is_what_the_schema_says() -> None:
+    text = (CHECKOUT / "docs" / "rules.md").read_text(encoding="utf-8")
+    command = [sys.executable, str(CHECKOUT / "scripts" / "rules_reference.py")]
+    made = subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=True).stdout
+    assert made == text, "run: make docs"
 
 
 def examples() -> list[str]:

@@ -283,6 +283,9 @@ def test_an_error_at_any_step_leaves_everything_as_it_was(
     elif "unknown" in statuses(done):
         # A directory that cannot be synced: the names are right, whether they are on the disk nobody knows.
         assert name == "fsync"
+        reason = "syncing the directory failed: input/output error"
+        perhaps = "in place, but perhaps not on the disk: /jail/one/"
+        assert any(one.startswith(perhaps) and one.endswith(reason) for one in reasons(done).values())
         assert kinds(checked(stale, [FILES])) == {}
     else:
         assert statuses(done) == {"failed", "skipped"}

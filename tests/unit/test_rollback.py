@@ -15,7 +15,8 @@ from chrootsync import pipeline
 from chrootsync.model import InstanceReport, Link, Rule
 from chrootsync.model.memory import Repair
 from chrootsync.pipeline import Task
-from chrootsync.pipeline.rollback import rollback
+from chrootsync.pipeline.rollback import FORCE, rollback
+from chrootsync.repair import SourceChangedError, transaction
 from chrootsync.root.write import Writer
 from chrootsync.state.database import Database, open_database
 from tests.unit.machine import STRANGER, needs_root
@@ -153,7 +154,8 @@ def test_what_is_not_as_the_repair_left_it_is_refused_with_all_others(stale: Hos
     stale.path("/etc/hosts").write_bytes(b"an administrator's own\n")
     before = snapshot(stale.root)
     outcomes = stale.take_back()
-    assert outcomes["/etc/hosts"].startswith("failed: it is not what this repair left there any more")
+    reason = "it is not what this repair left there any more; look at the repairs since"
+    assert outcomes["/etc/hosts"] == f"failed: {reason}, or {FORCE}"
     assert outcomes["/etc/services"] == "skipped: left as it is, because /jail/one/etc/hosts cannot be taken back"
     assert snapshot(stale.root) == before
     assert stale.check() == {"/etc/hosts": "modified"}
@@ -200,6 +202,29 @@ def test_a_fifo_is_not_put_back(host: Host) -> None:
     grow(host.root, {"/jail/one/etc/hosts": 0o600})
     host.fix()
     assert "is not put back" in host.take_back()["/etc/hosts"]
+
+
+def test_kept_contents_that_change_while_they_are_put_back_are_told(
+    stale: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*_: object) -> None:
+        raise SourceChangedError("/kept", "it changed after it was compared; run check --fix once more")
+
+    monkeypatch.setattr(transaction, "_open", changed)
+    reason = "/kept: it changed after it was compared; run check --fix once more"
+    assert stale.take_back()["/etc/hosts"] == f"failed: kept contents changed: {reason}"
+
+
+def test_what_cannot_be_held_is_left_as_it_is(stale: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(self: Database, *_: object) -> bool:
+        self.notes.append("the disk is full")
+        return False
+
+    monkeypatch.setattr(Database, "hold", unable)
+    before = snapshot(stale.root)
+    reason = "left as it is, since it could not be remembered that it is held: the disk is full"
+    assert stale.take_back()["/etc/hosts"] == f"failed: {reason}"
+    assert snapshot(stale.root) == before
 
 
 def test_a_chroot_that_cannot_be_served_is_left_alone(stale: Host) -> None:

@@ -19,7 +19,6 @@ from tests.unit.machine import descriptors, mount, needs_root, promptly, with_pr
 from tests.unit.test_state_database import FILE, NOW, change, opened, repaired, step
 from tests.unit.test_state_opening import filler
 
-NOTE = "what was replaced could not be kept for a rollback"
 
 
 @dataclass
@@ -191,8 +190,8 @@ def test_what_cannot_be_read_is_told_once(directory: Path, copy: Make, tmp_path:
             assert database.keep(gone) is None
             assert database.keep(pipe) is None
         assert database.notes == [
-            f"/etc/resolv.conf of a chroot: {NOTE}: No such file or directory",
-            f"/etc/fifo of a chroot: {NOTE}: it is not a regular file",
+            f"/etc/resolv.conf of a chroot: what was replaced could not be kept for a rollback: No such file or directory",
+            f"/etc/fifo of a chroot: what was replaced could not be kept for a rollback: it is not a regular file",
         ]
         assert keeps(database, copy(b"fine")) is not None
 
@@ -212,7 +211,7 @@ def test_what_changes_while_it_is_read_is_not_kept(directory: Path, copy: Make, 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "pread", pread)
             assert database.keep(place) is None
-        assert database.notes == [f"/etc/0 of a chroot: {NOTE}: it changed while it was read"]
+        assert database.notes == [f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: it changed while it was read"]
         assert seen
     assert files(directory) == {}
 
@@ -248,7 +247,7 @@ def test_an_error_leaves_nothing(directory: Path, copy: Make, monkeypatch: pytes
             place = copy(b"x") if step_ != "write" else Place(Path("/etc/os-release"))
             for _ in range(2):
                 assert database.keep(place) is None
-        assert database.notes == [f"{place.path} of a chroot: {NOTE}: no space left on device"]
+        assert database.notes == [f"{place.path} of a chroot: what was replaced could not be kept for a rollback: no space left on device"]
         assert files(directory) == {}
         assert descriptors() == before
         assert database.keep(copy(b"x")) == digest(b"x")
@@ -280,7 +279,7 @@ def test_a_full_disk(tmp_path: Path, copy: Make) -> None:
             with suppress(OSError):
                 (place / "filler").write_bytes(bytes(200 << 10))
             assert journal.keep(large) is None
-            assert database.notes == [f"/etc/0 of a chroot: {NOTE}: no space left on device"]
+            assert database.notes == [f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: no space left on device"]
             assert files(place) == {}
             filler(place)
             assert journal.keep(large) is None
@@ -324,7 +323,7 @@ def test_what_this_run_has_kept_does_not_go(directory: Path, copy: Make) -> None
         mine = [database.keep(copy(bytes([number]) * 400)) for number in range(3)]
         assert mine[2] is None
         assert database.notes == [
-            f"/etc/3 of a chroot: {NOTE}: this run has already kept almost all of the 1000 bytes that it may"
+            f"/etc/3 of a chroot: what was replaced could not be kept for a rollback: this run has already kept almost all of the 1000 bytes that it may"
         ]
         assert old is not None
         assert database.kept(old) is None
@@ -341,7 +340,7 @@ def test_what_is_larger_than_the_quota_displaces_nothing(directory: Path, copy: 
     with opened(directory, quota=1000) as database:
         assert database.keep(copy(b"y" * 1001)) is None
         (note,) = database.notes
-        assert note == f"/etc/1 of a chroot: {NOTE}: it is larger than the 1000 bytes that all kept contents may have"
+        assert note == f"/etc/1 of a chroot: what was replaced could not be kept for a rollback: it is larger than the 1000 bytes that all kept contents may have"
     assert total(directory) == 1000
 
 

@@ -357,8 +357,9 @@ def test_a_directory_that_others_can_write_to_is_not_believed(directory: Path, m
     directory.chmod(mode)
     with opened(directory, write=write) as database:
         uses(database)
-        reason = "is no directory that only root can write to, so that nothing in it is believed"
-        assert database.notes == [f"{directory}: {reason}; give it to root, mode 0700"]
+        reason = "is no directory that only root can write to"
+        way = "so that nothing in it is believed; give it to root, mode 0700"
+        assert database.notes == [f"{directory}: {reason}, {way}"]
         assert database.fresh
         assert database.kept("a" * 64) is None
     assert contents(directory) == before
@@ -788,8 +789,8 @@ def test_a_new_database_that_is_damaged_at_once(tmp_path: Path, monkeypatch: pyt
         patch.setattr(opening, "_create", create)
         with opened(place) as database:
             uses(database)
-            reason = "is damaged (file is not a database), even though it is new"
-            assert database.notes == [f"{place}/state.db: {reason}; this run is not remembered"]
+            reason = "is damaged (file is not a database), even though it is new; this run is not remembered"
+            assert database.notes == [f"{place}/state.db: {reason}"]
 
 
 def test_a_database_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,7 +240,8 @@ def test_where_there_may_be_no_more_watches_is_told(inotify: InotifyEars, place:
     with mock.patch.object(inotify._emitter.inotify, "_add", side_effect=full):
         armed = inotify.watch({str(place): None})
         assert armed.fresh
-        assert "max_user_watches" in armed.deaf[str(place)]
+        reason = "there are too many watches already; raise fs.inotify.max_user_watches (sysctl)"
+        assert armed.deaf[str(place)] == reason
         assert not inotify.watch({str(place): None}).fresh
 
 

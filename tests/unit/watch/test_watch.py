@@ -298,17 +298,25 @@ def test_it_needs_root() -> None:
     with mock.patch("os.geteuid", return_value=1000):
         result = CliRunner().invoke(application(), ["watch"])
     assert result.exit_code == 2
-    assert "needs root" in result.output
+    reason = "watch: needs root, for it repairs chroots and reloads their daemons; run it as root"
+    assert f"chrootsync: {reason}\n" in result.output
 
 
-def test_without_an_interpreter_it_says_so() -> None:
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/nowhere/python", "watch: /nowhere/python cannot be started: no such file or directory"),
+        ("", "watch: the Python that runs this does not know its own path; start it by an absolute one"),
+    ],
+)
+def test_without_an_interpreter_it_says_so(path: str, reason: str) -> None:
     with (
         mock.patch("os.geteuid", return_value=0),
-        mock.patch.object(sys, "executable", "/nowhere/python"),
+        mock.patch.object(sys, "executable", path),
     ):
         result = CliRunner().invoke(application(), ["watch"])
     assert result.exit_code == 3
-    assert "/nowhere/python cannot be started: no such file or directory" in result.output
+    assert f"chrootsync: {reason}\n" in result.output
 
 
 def test_a_pass_that_nobody_lets_begin_does_nothing() -> None:
