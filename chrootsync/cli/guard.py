@@ -59,7 +59,8 @@ def _tell(messages: tuple[str, ...], code: int, *, as_json: bool) -> None:
 
         with contextlib.suppress(streams.OutputError, typer.Exit):  # the sentence says enough, and the code stays
             streams.write(error_json(messages, code))
-    streams.tell(messages)
+    # Whoever stops a unit, or switches the machine off, interrupts what runs: that is no error.
+    streams.tell(messages, level=streams.NOTICE if code == Code.INTERRUPTED else streams.ERROR)
 
 
 def _trace() -> str:
