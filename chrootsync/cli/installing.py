@@ -18,7 +18,7 @@ from chrootsync.hooks.items import Facts, Mode
 from chrootsync.hooks.marks import marked
 from chrootsync.hooks.plan import Action, Step
 from chrootsync.hooks.table import SPEC, TARGETS, Target
-from chrootsync.model import AbsentError, ChrootsyncError, Code, ConfigError, FileType, PathError, Reader
+from chrootsync.model import AbsentError, ChrootsyncError, Code, ConfigError, FileType, PathError, Presence, Reader
 from chrootsync.process import LiveRunner
 from chrootsync.root import Root
 from chrootsync.root.settings import Settings
@@ -168,8 +168,20 @@ def _facts(stage: Scene, mode: Mode) -> Facts:
         mode=mode,
         chroots=tuple(sorted({one.chroot for one in stage.instances if one.chroot.startswith("/")})),
         places=tuple(_places(root)),
+        devices=_needs_devices(stage),
         postfix=dict(_postfix(root)),
         drop_ins=tuple(_drop_ins(root)),
+    )
+
+
+def _needs_devices(stage: Scene) -> bool:
+    """Whether a rule that holds for an instance may ask for device nodes."""
+    used = {name for instance in stage.instances for name in instance.rule_sets}
+    return any(
+        rule.devices and rule.presence is Presence.REQUIRED
+        for one in stage.rule_sets
+        if one.name in used
+        for rule in one.rules
     )
 
 

@@ -133,9 +133,10 @@ def _drop_ins(names: Iterable[str], facts: Facts) -> Iterator[Item]:
             lines = "".join(f"PathModified={quoted(place, listed=False)}\n" for place in facts.places)
             text = f"# Where changes matter on this host, besides /etc; install writes it anew.\n[Path]\n{lines}"
             yield Item(path=f"{DIRECTORY}/{name}.d/{DROP_IN}", text=text)
-        elif elsewhere and name in (SERVICE, *OF_MODE[Mode.WATCH]):
+        elif (elsewhere or facts.devices) and name in (SERVICE, *OF_MODE[Mode.WATCH]):
             lines = "".join(f"ReadWritePaths=-{quoted(chroot)}\n" for chroot in elsewhere)
-            text = f"# The chroots that are not below {WRITABLE}; install writes it anew.\n[Service]\n{lines}"
+            lines += "CapabilityBoundingSet=CAP_MKNOD\n" if facts.devices else ""
+            text = f"# What the instances of this host need besides; install writes it anew.\n[Service]\n{lines}"
             yield Item(path=f"{DIRECTORY}/{name}.d/{DROP_IN}", text=text)
 
 

@@ -101,6 +101,17 @@ def test_auto_installs_what_the_host_has_use_for(image: Path) -> None:
     assert sys.executable in (image / HOOK[1:]).read_text()
 
 
+def test_devices_that_an_instance_needs_may_be_made(image: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    rules = tmp_path_factory.mktemp("rules")
+    (rules / "random.toml").write_text('[[override]]\nid = "postfix.random"\npresence = "required"\n')
+    done = install(image, "systemd", "--rules", str(rules))
+
+    assert done.exit_code == 0, done.output
+    for unit in ("chrootsync.service", "chrootsync-watch.service"):
+        drop_in = (image / UNITS[1:] / f"{unit}.d/chrootsync.conf").read_text()
+        assert drop_in.endswith("[Service]\nReadWritePaths=-/srv/spool\nCapabilityBoundingSet=CAP_MKNOD\n")
+
+
 def test_a_second_time_nothing_is_written(image: Path) -> None:
     install(image, "auto")
     before = files(image)

@@ -356,6 +356,13 @@ def test_chroots_elsewhere_can_be_written_to() -> None:
     assert not any(path.endswith(".conf") for path in by_path(units.items(Facts(interpreter="/x"))))
 
 
+def test_devices_can_be_made_where_an_instance_needs_any() -> None:
+    found = by_path(units.items(Facts(interpreter="/x", devices=True)))
+    for unit in ("chrootsync.service", "chrootsync-watch.service"):
+        assert "CAP_MKNOD" not in found[unit].text.split("CapabilityBoundingSet=")[1].split("\n")[0]
+        assert found[f"{unit}.d/chrootsync.conf"].text.endswith("[Service]\nCapabilityBoundingSet=CAP_MKNOD\n")
+
+
 def test_a_path_unit_watches_what_is_there() -> None:
     facts = Facts(interpreter="/x", mode=Mode.PATH, places=("/run/systemd/resolve", "/usr/lib/a b%c"))
     text = by_path(units.items(facts))["chrootsync.path.d/chrootsync.conf"].text
