@@ -3,7 +3,8 @@
 PYTHON ?= python3
 PREFIX ?= /usr/local
 DESTDIR ?=
-JOBS ?= 2
+# System tests wait more than they work: one more than there are cores, usually.
+JOBS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,14 +49,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests of one module share a container, so they stay together.
+# Tests of one module share a container, so they stay together. They begin in the order in which they are collected:
+# system tests, which wait a lot, first; unit tests fill the end.
 test: lint
 	scripts/setup-system-tests
-	$(BIN)/pytest -n $(JOBS) --dist loadscope
+	$(BIN)/pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test-long: lint
 	scripts/setup-system-tests
-	$(BIN)/pytest -n $(JOBS) --dist loadscope --hypothesis-profile=long
+	$(BIN)/pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder --hypothesis-profile=long
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -70,12 +72,25 @@ docs: $(STAMP)
 	cp build/rules.md docs/rules.md
 
 # The tree is put together where it will be used from: a virtual environment knows its own path. With DESTDIR, the paths
-# in it are mended to what they are once DESTDIR is gone.
+# in it are mended to what they are once DESTDIR is gone. What was there before comes back where that fails, also at the next
+# call where this one is interrupted: units and hooks call it.
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chrootsync needs Python 3.11 or later: make PYTHON=...")'
-	rm -rf '$(DESTDIR)$(LIBRARY)'
-	$(PYTHON) -m venv '$(DESTDIR)$(LIBRARY)'
-	'$(DESTDIR)$(LIBRARY)/bin/python' -m pip install --quiet --disable-pip-version-check .
+	if [ -d '$(DESTDIR)$(LIBRARY).old' ]; then \
+	    rm -rf '$(DESTDIR)$(LIBRARY)' && mv '$(DESTDIR)$(LIBRARY).old' '$(DESTDIR)$(LIBRARY)'; \
+	fi
+	if [ -d '$(DESTDIR)$(LIBRARY)' ]; then mv '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(LIBRARY).old'; fi
+	if $(PYTHON) -m venv '$(DESTDIR)$(LIBRARY)' \
+	    && '$(DESTDIR)$(LIBRARY)/bin/python' -m pip install --quiet --disable-pip-version-check .; then \
+	    rm -rf '$(DESTDIR)$(LIBRARY).old'; \
+	else \
+	    rm -rf '$(DESTDIR)$(LIBRARY)'; \
+	    if [ -d '$(DESTDIR)$(LIBRARY).old' ]; then \
+	        mv '$(DESTDIR)$(LIBRARY).old' '$(DESTDIR)$(LIBRARY)'; \
+	        echo 'what was installed before is as it was' >&2; \
+	    fi; \
+	    exit 1; \
+	fi
 	if [ -n '$(DESTDIR)' ]; then \
 	    grep -rlIF '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(LIBRARY)/bin' '$(DESTDIR)$(LIBRARY)/pyvenv.cfg' \
 	        | xargs sed -i 's|$(DESTDIR)$(LIBRARY)|$(LIBRARY)|g'; \
@@ -102,7 +117,7 @@ install-shared:
 	chmod 644 $(foreach file,$(MANUAL) $(BASH) $(ZSH) $(FISH),'$(DESTDIR)$(file)')
 
 uninstall:
-	rm -rf '$(DESTDIR)$(LIBRARY)'
+	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(LIBRARY).old'
 	rm -f '$(DESTDIR)$(PREFIX)/bin/chrootsync' $(foreach file,$(MANUAL) $(BASH) $(ZSH) $(FISH),'$(DESTDIR)$(file)')
 	for unit in $(notdir $(wildcard systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket)); do \
 	    rm -f '$(DESTDIR)$(UNITS)/'"$$unit"; \

@@ -46,17 +46,28 @@ def by_hand(first: int, count: int) -> list[float | None]:
 
 def _changed(number: int, then: Callable[[], object]) -> float | None:
     _wait_for_peace()
-    text = b"nameserver 127.0.0.5\n# change %d\n" % number
-    with open(f"{SOURCE}.new", "wb") as file:
-        file.write(text)
+    text = _prepared(number)
     began = time.perf_counter()
     os.rename(f"{SOURCE}.new", SOURCE)
     then()
+    return (time.perf_counter() - began) * 1000 if _synced(text, began) else None
+
+
+def _prepared(number: int) -> bytes:
+    """Write what is to replace the source, which no other number makes; gives its contents."""
+    text = b"nameserver 127.0.0.5\n# change %d\n" % number
+    with open(f"{SOURCE}.new", "wb") as file:
+        file.write(text)
+    return text
+
+
+def _synced(text: bytes, began: float) -> bool:
+    """Wait until all copies are this text; not for ever."""
     while any(_contents(copy) != text for copy in COPIES):
         if time.perf_counter() - began > LOST:
-            return None
+            return False
         time.sleep(0.001)
-    return (time.perf_counter() - began) * 1000
+    return True
 
 
 def _contents(path: str) -> bytes:
@@ -92,17 +103,23 @@ def idle(pid: int, seconds: int) -> dict[str, float]:
 
 
 def burst(pid: int, count: int) -> dict[str, float]:
-    """What ``count`` new files beside the source cost a process, and the children that it starts, in seconds of CPU."""
+    """What ``count`` new files beside the source cost a process, and the children that it starts, in seconds of CPU.
+
+    ``lost`` is 1 where a change of the source in the middle of it was lost.
+    """
     _wait_for_peace()
     before = _cpu(pid)
     for number in range(count):
         os.close(os.open(f"/etc/burst-{number}", os.O_WRONLY | os.O_CREAT, 0o644))
+    text = _prepared(9_000_000)
+    os.rename(f"{SOURCE}.new", SOURCE)
     for number in range(count):
         os.unlink(f"/etc/burst-{number}")
+    synced = _synced(text, time.perf_counter())
     time.sleep(2)
     _wait_for_peace()
     after = _cpu(pid)
-    return {"own_s": after[0] - before[0], "children_s": after[1] - before[1]}
+    return {"own_s": after[0] - before[0], "children_s": after[1] - before[1], "lost": float(not synced)}
 
 
 def bare() -> dict[str, float]:

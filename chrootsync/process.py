@@ -254,11 +254,11 @@ class Child:
         """A descriptor that is readable once the process has ended, pidfd_open(2)."""
         return self._ended
 
-    def begin(self) -> None:
-        """Say the word. Where the process has ended already, ``code`` tells."""
+    def begin(self, word: bytes) -> None:
+        """Say the word, a short line without its end. Where the process has ended already, ``code`` tells."""
         try:
             with suppress(BrokenPipeError):
-                os.write(self._word, b"\n")
+                os.write(self._word, word + b"\n")
         finally:
             os.close(self._word)
             self._word = -1

@@ -61,6 +61,9 @@ def reload(
     try:
         if not _runs(host.run, instance, occasion):
             return Reload(needed=False, command=command), Record(last=record.last)
+        # That took a while, in which somebody else may have done it.
+        if wanted is OnChange.NOTHING and not still_due(host, instance, record):
+            return Reload(needed=False, command=command), Record(last=record.last)
         reason = _reason_to_wait(host, host.run, instance, due, occasion)
         if reason is not None:
             return Reload(needed=True, pending=True, command=command, error=reason), due

@@ -66,7 +66,8 @@ def _tell(messages: tuple[str, ...], code: int, style: object) -> int:
 
         _write(nagios.error(messages))
         code = nagios.State.UNKNOWN
-    streams.tell(messages)
+    # Whoever stops a unit, or switches the machine off, interrupts what runs: that is no error.
+    streams.tell(messages, level=streams.NOTICE if code == Code.INTERRUPTED else streams.ERROR)
     return code
 
 

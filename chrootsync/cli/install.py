@@ -25,9 +25,13 @@ def install(
     targets: Targets,
     *,
     mode: Annotated[
-        Mode,
-        typer.Option("--mode", help="With systemd: what notices changes. A daily timer comes with each."),
-    ] = Mode.WATCH,
+        Mode | None,
+        typer.Option(
+            "--mode",
+            help="With systemd: what notices changes. A daily timer comes with each. Without this, it is as it was "
+            "installed, else watch.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     root: ImageOption = "/",
     config: ConfigOption = None,

@@ -18,7 +18,7 @@ from chrootsync.hooks.items import Facts, Mode
 from chrootsync.hooks.marks import marked
 from chrootsync.hooks.plan import Action, Step
 from chrootsync.hooks.table import SPEC, TARGETS, Target
-from chrootsync.model import AbsentError, ChrootsyncError, Code, ConfigError, FileType, PathError, Reader
+from chrootsync.model import AbsentError, ChrootsyncError, Code, ConfigError, FileType, PathError, Presence, Reader
 from chrootsync.process import LiveRunner
 from chrootsync.root import Root
 from chrootsync.root.settings import Settings
@@ -27,11 +27,29 @@ AUTO = "auto"
 UNITS = (units.DIRECTORY, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 POSTFIX = ("postfix.service", "postfix@.service")
 TIMEOUT = 60.0
-WHERE = "import os, sys, chrootsync; print(os.path.abspath(chrootsync.__file__), *sys.path, sep=chr(10))"
+
+# Prints where the interpreter finds chrootsync, where it looks for modules, and the files that chrootsync depends on.
+WHERE = """
+import os, re, sys
+from importlib import metadata
+import chrootsync
+print(os.path.abspath(chrootsync.__file__), *sys.path, sep=chr(10))
+seen, left = set(), ["chrootsync"]
+while left:
+    try:
+        found = metadata.distribution(left.pop())
+    except metadata.PackageNotFoundError:
+        continue
+    required = {re.match(r"[\\w.-]+", one)[0] for one in found.requires or () if "extra ==" not in one}
+    left += required - seen
+    seen |= required
+    files = {str(found.locate_file(one)) for one in found.files or () if one.suffix in (".py", ".so", ".pyc")}
+    print(*sorted(files | {os.path.dirname(one) for one in files}), sep=chr(10))
+"""
 LIBRARY = "libc.so.6"  # where it lies, name service modules lie
 
 
-def install(where: Places, targets: Sequence[str], mode: Mode, *, dry_run: bool) -> None:
+def install(where: Places, targets: Sequence[str], mode: Mode | None, *, dry_run: bool) -> None:
     """Install targets and print what was done. Raises ChrootsyncError, and typer.Exit where files are not ours."""
     with scene(where) as stage, Settings(stage.root) as settings:
         chosen = _chosen(settings, targets)
@@ -39,7 +57,7 @@ def install(where: Places, targets: Sequence[str], mode: Mode, *, dry_run: bool)
         unfit = _unfit(stage.root, settings)
         if unfit is not None and not dry_run:
             raise unfit
-        facts = _facts(stage, mode)
+        facts = _facts(stage, mode or units.installed_mode(settings) or Mode.WATCH)
         _check_units(chosen, facts)
         steps = plan.installing(settings, chosen, facts)
         _carry_out(stage.root, settings, chosen, facts, steps, dry_run=dry_run)
@@ -110,7 +128,10 @@ def _unfit(root: Root, settings: Settings) -> ChrootsyncError | None:
             if path in needed:
                 return error if root.live else _elsewhere(root, path)
         except PathError as error:
-            return ChrootsyncError(f"what root is to run could be changed by others: {error}")
+            return ChrootsyncError(
+                f"what root is to run could be changed by others: {error.path}: {error.reason.partition(';')[0]}; "
+                "install chrootsync where only root can write (make install)"
+            )
     return None
 
 
@@ -124,7 +145,7 @@ def _imported_from(package: str) -> list[str]:
             f"{_interpreter()} -I, as units and hooks call it, does not find the chrootsync that this is ({package}); "
             "install it into that Python's own packages, not by PYTHONPATH or for one user"
         )
-    return lines[1:]
+    return [line for line in lines[1:] if line]
 
 
 def _elsewhere(root: Root, path: str) -> ChrootsyncError:
@@ -147,8 +168,20 @@ def _facts(stage: Scene, mode: Mode) -> Facts:
         mode=mode,
         chroots=tuple(sorted({one.chroot for one in stage.instances if one.chroot.startswith("/")})),
         places=tuple(_places(root)),
+        devices=_needs_devices(stage),
         postfix=dict(_postfix(root)),
         drop_ins=tuple(_drop_ins(root)),
+    )
+
+
+def _needs_devices(stage: Scene) -> bool:
+    """Whether a rule that holds for an instance may ask for device nodes."""
+    used = {name for instance in stage.instances for name in instance.rule_sets}
+    return any(
+        rule.devices and rule.presence is Presence.REQUIRED
+        for one in stage.rule_sets
+        if one.name in used
+        for rule in one.rules
     )
 
 
@@ -202,17 +235,29 @@ def _carry_out(
     if dry_run:
         streams.write("".join(_shown(step) for step in steps) or "nothing to do\n")
     elif not (refused and facts is not None):
-        run = LiveRunner() if root.live else None
-        booted = run is not None and settings.exists(commands.RUNNING)
-        if run is not None:
-            commands.before_removal(run, targets, steps, booted=booted)
-        plan.apply(settings, steps)
-        streams.write("".join(f"{step.action.value:9}  {step.path}\n" for step in steps if step not in refused))
-        if run is not None:
-            commands.after(run, facts, targets, steps, booted=booted)
+        _apply(root, settings, targets, facts, steps)
     if refused:
         streams.tell(f"{step.path}: {step.reason}" for step in refused)
         raise typer.Exit(Code.FAILED)
+
+
+def _apply(
+    root: Root, settings: Settings, targets: Sequence[Target], facts: Facts | None, steps: Sequence[Step]
+) -> None:
+    run = LiveRunner() if root.live else None
+    booted = run is not None and settings.exists(commands.RUNNING)
+    done: list[Step] = []
+    try:
+        if run is not None:
+            commands.before_removal(run, targets, steps, booted=booted)
+        done.extend(plan.apply(settings, steps))
+        if run is not None and facts is not None:
+            commands.after_install(run, facts, targets, steps, booted=booted)
+        elif run is not None:
+            commands.after_removal(run, targets, steps, booted=booted)
+    finally:
+        # Last, for whoever reads it may have gone; and whatever happened, for what was done is there.
+        streams.write("".join(f"{step.action.value:9}  {step.path}\n" for step in done))
 
 
 def _shown(step: Step) -> str:

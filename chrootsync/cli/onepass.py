@@ -6,10 +6,10 @@ import functools
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from chrootsync import transactions
+from chrootsync import __version__, transactions
 from chrootsync.cli import lastgood, output
 from chrootsync.cli.check import look_once
 from chrootsync.cli.compare import Wishes, open_memory
@@ -23,17 +23,23 @@ from chrootsync.cli.setup import (
     Scene,
     scene,
 )
-from chrootsync.model import ChrootsyncError, Code, Config, ConfigError, Kind, Report
+from chrootsync.model import ChrootsyncError, Code, Config, ConfigError, Kind, Reload, Report
 from chrootsync.report.text import clean, plural
-from chrootsync.report.verdict import counts, exit_code, findings, repaired, waits
+from chrootsync.report.verdict import counts, exit_code, failed, findings, repaired, waiting, waits
 from chrootsync.root.noting import NotingRoot
 from chrootsync.watch import passes
 from chrootsync.watch import places as watching
 
 TRIGGER = "watch"
 LOCK_WAIT = 60.0  # seconds that another repair may take
-STEADY = ("/proc", "/sys", "/dev", "/var/lib/dpkg", "/var/lib/rpm", "/usr/lib/sysimage/rpm", "/var/lib/pacman")
+STEADY = (
+    *("/proc", "/sys", "/dev"),
+    *("/var/lib/dpkg", "/var/lib/rpm", "/usr/lib/sysimage/rpm", "/var/lib/pacman", "/lib/apk", "/usr/lib/apk"),
+)
 """Where nothing is heard of, or package managers write all the time; only while something waits, their locks matter."""
+_BENEATH_STEADY = tuple(f"{directory}/" for directory in STEADY)
+LINE = 4096  # bytes of the watcher's word, more than it ever has
+DAY = 86400.0  # seconds after which is said again what is the matter for longer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,27 +57,33 @@ def run(where: Places, word: int, report: int) -> int:
     """Do one pass as soon as the word comes, report it, and give its exit status."""
     for fd in (word, report):
         os.set_inheritable(fd, False)  # noqa: FBT003 -- takes it in no other way
-    if not _is_wanted(word):
+    before = _prepared(word)
+    if before is None:
         return Code.INTERRUPTED
     with progress(quiet=True) as shown, stoppable():
         roots: list[NotingRoot] = []
         done, problems, code = _pass(where, shown, roots)
-        told = _told(where, done, problems, roots)
+        if done is not None and "INVOCATION_ID" in os.environ:
+            problems += _shut_out(where.state or STATE, done)
+        logged = before if done is None else _matters(done.report)
+        told = replace(_told(where, done, problems, roots), logged=logged, version=__version__)
     _write(report, passes.written(told))
-    if done is not None and _has_something_to_tell(done.report):
+    if done is not None and (_did_something(done.report) or logged != before):
         output.log(done.report, TRIGGER, code)
     return code
 
 
-def _is_wanted(word: int) -> bool:
-    """Load what a repair needs while the changes settle, and wait for the word; false where nobody is left to say it.
+def _prepared(word: int) -> str | None:
+    """Load what a repair needs while the changes settle, and wait for the word; None where nobody is left to say it.
 
     Until then a signal ends the process without a sound, for it has done nothing.
     """
     import chrootsync.cli.fix
+    import chrootsync.packages
     import chrootsync.state.database  # noqa: F401 -- by importing it
 
-    return bool(os.read(word, 1))
+    said = os.read(word, LINE)  # written at once, and so read at once
+    return said.decode("utf-8", "replace").rstrip("\n") if said else None
 
 
 def _pass(where: Places, shown: Progress, roots: list[NotingRoot]) -> tuple[_Done | None, list[str], int]:
@@ -141,6 +153,25 @@ def _recall(stage: Scene, report: Report) -> tuple[str | None, float | None]:
     return repair, None if due is None else max(0.0, due - now)
 
 
+def _shut_out(state: str, done: _Done) -> list[str]:
+    """Sentences on what this service cannot write to: its unit lets it write to what that names, and nowhere else."""
+    closed = not os.path.isdir(state) or _is_read_only(state)
+    # What is removed and made again is another directory than the one that was there when the service was started.
+    lost = [f"{state} cannot be written to by this service, as where it was removed meanwhile; restart it"]
+    broken = {one.instance.chroot for one in done.report.instances if any(map(failed, one.findings))}
+    return (lost if closed else []) + [
+        f"{chroot} is read-only for this service; where it is not so for others, run chrootsync install systemd"
+        for chroot in sorted(broken)
+        if _is_read_only(chroot)
+    ]
+
+
+def _is_read_only(path: str) -> bool:
+    with suppress(OSError):
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
+
+
 # --- What the watcher is told -------------------------------------------------------------------------------------
 
 
@@ -164,11 +195,6 @@ def _told(where: Places, done: _Done | None, problems: Sequence[str], roots: Seq
     )
 
 
-def _has_something_to_tell(report: Report) -> bool:
-    """Whether there is more to log than that all is in sync, which the status says."""
-    return bool(findings(report) or report.notes or any(one.reload.needed for one in report.instances))
-
-
 def _status(done: _Done) -> str:
     """How things are, in one clause."""
     report = done.report
@@ -180,6 +206,9 @@ def _status(done: _Done) -> str:
     pending = [one for one in report.instances if one.reload.pending]
     count = plural(len(report.instances), "instance")
     parts = [f"drift in {len(drifted)} of {count}" if drifted else f"{count} in sync"]
+    late = next(filter(waiting, findings(report)), None)
+    if late is not None and late.outcome is not None:
+        parts.append(f"waiting {late.outcome.reason}")
     if pending:
         parts.append(f"{plural(len(pending), 'reload')} pending")
     if done.repair is not None:
@@ -201,16 +230,49 @@ def _places(where: Places, done: _Done | None, roots: Sequence[NotingRoot]) -> w
     looked = {where.config or CONFIG}
     listed = {where.rules or LOCAL_RULES}
     for root in roots:
-        looked |= root.looked
-        listed |= root.listed
+        # Only a pass that repairs something asks package managers: what that looks up would be new each time.
+        looked |= {path for path in root.looked if not f"{path}/".startswith(_BENEATH_STEADY)}
+        listed |= {path for path in root.listed if not f"{path}/".startswith(_BENEATH_STEADY)}
     locks = {lock.path for lock in transactions.LOCKS}
     looked -= locks
     read_link = functools.cache(watching.read_link)
     chroots = () if done is None else done.chroots
-    waiting = watching.places(locks, (), read_link) if done is not None and waits(done.report) else {}
+    ends = watching.places(locks, (), read_link) if done is not None and waits(done.report) else {}
     own = [*chroots, where.state or STATE]
     ours = [*STEADY, *own, *(watching.end(path, read_link) for path in own)]
-    return watching.merged(watching.places((*looked, *chroots), listed, read_link, ours), waiting)
+    return watching.merged(watching.places((*looked, *chroots), listed, read_link, ours), ends)
+
+
+# --- What is logged -----------------------------------------------------------------------------------------------
+
+
+def _did_something(report: Report) -> bool:
+    """Whether anything was repaired or reloaded, which is always logged."""
+    return any(map(repaired, findings(report))) or any(one.reload.done for one in report.instances)
+
+
+def _matters(report: Report) -> str:
+    """What stands for all that is the matter and still will be when nothing changes; empty where nothing is.
+
+    While it stays the same, it is logged once a day: who looks at the status sees it at any time.
+    """
+    import hashlib
+
+    from chrootsync.report import journal
+
+    left = tuple(
+        replace(
+            one,
+            findings=tuple(finding for finding in one.findings if not repaired(finding)),
+            reload=Reload(needed=False) if one.reload.done else one.reload,
+        )
+        for one in report.instances
+    )
+    lines = journal.lines(replace(report, instances=left), TRIGGER)
+    texts = [line.text for line in lines if line.level is not journal.Level.INFO]
+    if not texts:
+        return ""
+    return hashlib.sha256("\n".join([f"{report.generated // DAY}", *texts]).encode()).hexdigest()
 
 
 def _write(fd: int, data: bytes) -> None:

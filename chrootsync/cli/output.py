@@ -15,7 +15,7 @@ from chrootsync import report as reports
 from chrootsync.cli import streams
 from chrootsync.cli.guard import NAGIOS
 from chrootsync.cli.setup import absolute
-from chrootsync.model import ChrootsyncError, ConfigError, Report
+from chrootsync.model import ChrootsyncError, ConfigError, Report, clause
 from chrootsync.report import Options
 from chrootsync.report.verdict import findings, summary
 
@@ -87,7 +87,7 @@ def _target(request: str, name: str, path: str) -> Target:
             raise ConfigError(f"{option}: is a directory; name a file in it") from None
         return Target(request=request, format=name, path=place, stream=False)
     except OSError as error:
-        raise ConfigError(f"{option}: cannot be written: {_reason(error)}") from None
+        raise ConfigError(f"{option}: cannot be written: {clause(error)}") from None
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         raise ConfigError(f"{option}: is a directory; name a file in it")
@@ -162,7 +162,7 @@ def save(report: Report, target: Target, options: Options) -> None:
         else:
             _replace(target.path, text)
     except OSError as error:
-        raise ChrootsyncError(f"--report {target.request}: cannot be written: {_reason(error)}") from None
+        raise ChrootsyncError(f"--report {target.request}: cannot be written: {clause(error)}") from None
 
 
 def _feed(path: str, text: str) -> None:
@@ -186,7 +186,3 @@ def _replace(path: str, text: str) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def _reason(error: OSError) -> str:
-    return clause(error)

@@ -13,7 +13,17 @@ import typer
 
 from chrootsync import providers, shipped
 from chrootsync import rules as rule_files
-from chrootsync.model import AbsentError, Config, ConfigError, FileType, Host, Instance, PathError, RuleSet
+from chrootsync.model import (
+    AbsentError,
+    Config,
+    ConfigError,
+    FileType,
+    Host,
+    Instance,
+    PathError,
+    RuleSet,
+    clause,
+)
 from chrootsync.process import LiveRunner
 from chrootsync.root import Root
 from chrootsync.state import Store

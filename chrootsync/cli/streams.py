@@ -15,6 +15,7 @@ import typer
 from chrootsync.model import ChrootsyncError, Code, clause
 
 ERROR = "<3>"  # the level of an error, sd-daemon(3)
+NOTICE = "<5>"
 FILES = 65_536  # open files; whoever may have more needs no more
 
 
@@ -93,14 +94,14 @@ def write(text: str, status: int = Code.OK) -> None:
         raise OutputError("the report", error, status) from None
 
 
-def tell(messages: Iterable[str]) -> None:
-    """Print sentences to standard error; where that fails too, nobody is listening."""
+def tell(messages: Iterable[str], *, level: str = ERROR) -> None:
+    """Print sentences to standard error, to the journal with ``level``; where that fails too, nobody is listening."""
     from chrootsync.report.text import clean
 
-    level = ERROR if to_journal(sys.stderr) else ""
+    prefix = level if to_journal(sys.stderr) else ""
     try:
         for message in messages:
-            print(f"{level}chrootsync: {clean(message)}", file=sys.stderr, flush=True)  # noqa: T201 -- the stream is named
+            print(f"{prefix}chrootsync: {clean(message)}", file=sys.stderr, flush=True)  # noqa: T201 -- the stream is named
     except OSError:
         silence(sys.stderr)
 

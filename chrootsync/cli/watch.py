@@ -31,7 +31,9 @@ def watch(*, config: ConfigOption = None, rules: RulesOption = None, state: Stat
     if os.geteuid() != 0:
         raise ConfigError("watch: needs root, for it repairs chroots and reloads their daemons; run it as root")
     if not sys.executable:
-        raise ChrootsyncError("watch: the Python that runs this does not know its own path; start it by an absolute one")
+        raise ChrootsyncError(
+            "watch: the Python that runs this does not know its own path; start it by an absolute one"
+        )
     where = places(config=config, rules=rules, state=state)
     named = {"config": where.config, "rules": where.rules, "state": where.state}
     arguments = [f"{name}={path}" for name, path in named.items() if path is not None]

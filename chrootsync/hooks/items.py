@@ -49,13 +49,14 @@ class Facts:
     """What is known of the host: ``interpreter`` is the absolute path of the Python that has chrootsync.
 
     ``chroots`` are those of all instances, ``places`` the directories in which something may change that they hold
-    copies of; ``postfix`` maps the units that start Postfix to their texts, ``drop_ins`` are the paths of ours for such
-    units, of now and earlier.
+    copies of; ``devices`` tells whether any of the instances needs device nodes. ``postfix`` maps the units that
+    start Postfix to their texts, ``drop_ins`` are the paths of ours for such units, of now and earlier.
     """
 
     interpreter: str
     mode: Mode = Mode.WATCH
     chroots: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    devices: bool = False
     postfix: Mapping[str, str] = field(default_factory=dict)
     drop_ins: tuple[str, ...] = ()

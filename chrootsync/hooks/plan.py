@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -71,18 +71,23 @@ def uninstalling(settings: Settings, targets: Sequence[Target], facts: Facts) ->
     return _removing(settings, going)
 
 
-def apply(settings: Settings, steps: Iterable[Step]) -> None:
-    """Carry out steps. Raises RepairError, UnsafeError, UnreadableError where one fails; those before it are done."""
+def apply(settings: Settings, steps: Iterable[Step]) -> Iterator[Step]:
+    """Carry out steps, and give each that is done.
+
+    Raises RepairError, UnsafeError, UnreadableError where one fails; those before it are done.
+    """
     for step in steps:
         if step.action is Action.REMOVE:
             settings.remove(step.path)
             directory = os.path.dirname(step.path)
-            if directory.endswith((".service.d", ".path.d")) or directory == "/etc/chrootsync":
+            if directory.endswith((".service.d", ".path.d", ".wants")) or directory == "/etc/chrootsync":
                 settings.remove_directory(directory)
         elif step.changes and step.item.target is not None:
             settings.link(step.path, step.item.target)
         elif step.changes:
             settings.write(step.path, marked(step.item.text, step.item.comment), step.item.mode)
+        if step.action is not Action.REFUSE:
+            yield step
 
 
 def _putting(settings: Settings, item: Item) -> Step:
@@ -101,7 +106,7 @@ def _removing(settings: Settings, items: Iterable[Item]) -> list[Step]:
     steps = []
     for item in items:
         found = settings.look(item.path)
-        if found is None:
+        if found is None or _enables_another(found, item):
             continue
         if _is_ours(found, item):
             steps.append(Step(item=item, action=Action.REMOVE))
@@ -117,8 +122,13 @@ def _is_as_wanted(found: Found, item: Item) -> bool:
     return found.data == marked(item.text, item.comment) and found.mode == item.mode
 
 
+def _enables_another(found: Found, item: Item) -> bool:
+    """Whether a link enables a unit of the same name that somebody else has brought, as a package does."""
+    return _is_ours(found, item) and item.target is not None and found.target != item.target
+
+
 def _is_ours(found: Found | None, item: Item) -> bool:
-    """Whether what is there may be replaced or removed: a file by its mark, a link by the unit that it leads to."""
+    """Whether what is there may be replaced: a file by its mark, a link by the unit that it leads to."""
     if found is None:
         return False
     if item.target is not None:

@@ -27,12 +27,13 @@ umask 077
 cd / || exit 0
 exec </dev/null
 
+# Where nothing takes what is said to the system log, nobody is told: the output of a package manager is not ours.
 tell() {
     if command -v logger >/dev/null 2>&1; then
         # It listens as long as the repair may take; what a repair has left behind may not keep it for ever.
-        timeout -k 1 "$((limit + 10))" logger -t chrootsync >/dev/null 2>&1
+        "$@" 2>&1 | timeout -k 1 "$((limit + 10))" logger -t chrootsync >/dev/null 2>&1
     else
-        cat >&2
+        "$@" >/dev/null 2>&1
     fi
 }
 
@@ -52,9 +53,11 @@ last() {
     [ "$name" != dpkg ] || [ -z "$DPKG_FRONTEND_LOCKED" ] || [ ! -e /etc/apt/apt.conf.d/99chrootsync ]
 }
 
+# A repair that is under way already may not have seen the change: it is waited for, and there is one more.
 repair() {
-    timeout -k 5 "$limit" env -i PATH="$PATH" LC_ALL="$LC_ALL" \
-        "$interpreter" -I -m chrootsync check --fix --trigger "$name"
+    # env itself would take a path with = in it for a variable.
+    timeout -k 5 "$limit" env -i PATH="$PATH" LC_ALL="$LC_ALL" sh -c 'exec "$@"' sh \
+        "$interpreter" -I -m chrootsync check --fix --trigger "$name" --wait 30
     code=$?
     case $code in
         0 | 1 | 2 | 3 | 4 | 5 | 70) ;;  # it has said what there is to say
@@ -64,7 +67,7 @@ repair() {
 }
 
 if ! start 2>/dev/null && last; then
-    repair 2>&1 | tell
+    tell repair
 fi
 exit 0
 """
@@ -160,7 +163,7 @@ exit 0
 """
 
 DHCLIENT = """# dhclient-script reads this into itself after it has written resolv.conf: nothing here may end it.
-case $reason in
+case ${reason-} in
     BOUND | RENEW | REBIND | REBOOT | TIMEOUT | EXPIRE | FAIL | RELEASE | STOP | BOUND6 | RENEW6 | REBIND6 | EXPIRE6)
         if [ -x @HOOK@ ]; then @HOOK@ dhclient || true; fi ;;
 esac

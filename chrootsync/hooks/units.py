@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from chrootsync import shipped
+from chrootsync import __version__, shipped
 from chrootsync.hooks.items import Facts, Item, Mode
 from chrootsync.model import ChrootsyncError
+from chrootsync.root.settings import Settings
 
 DIRECTORY = "/etc/systemd/system"
 SERVICE = "chrootsync.service"
@@ -33,6 +34,16 @@ WRITABLE = "/var/spool"
 DROP_IN = "chrootsync.conf"
 SHIPPED_INTERPRETER = "/usr/bin/python3 -I"
 WANTED_BY = re.compile(r"^WantedBy=(\S+)$", re.MULTILINE)
+
+
+def installed_mode(settings: Settings) -> Mode | None:
+    """The mode that is installed, if any. Raises UnreadableError, UnsafeError."""
+    for mode, names in OF_MODE.items():
+        if any(settings.look(f"{DIRECTORY}/{name}") is not None for name in names):
+            return mode
+    # The last of what an installation writes: where it is missing, one was interrupted, whichever mode it was of.
+    enabled = settings.look(f"{DIRECTORY}/timers.target.wants/{TIMER}")
+    return Mode.TIMER if enabled is not None and enabled.target == f"{DIRECTORY}/{TIMER}" else None
 
 
 def items(facts: Facts) -> tuple[Item, ...]:
@@ -87,11 +98,23 @@ def _instance(text: str) -> str:
 
 
 def _unit(name: str, facts: Facts) -> str:
-    return _filled(_shipped(name), facts)
+    text = _filled(_shipped(name), facts)
+    if name in OF_MODE[Mode.WATCH]:
+        # What runs all the time goes on with the code that it has read: another version is another text, and a restart.
+        text = f"# For chrootsync {__version__}.\n{text}"
+    return text
 
 
 def _filled(text: str, facts: Facts) -> str:
-    return text.replace(SHIPPED_INTERPRETER, f"{quoted(facts.interpreter, command=True)} -I")
+    started = text.replace(f"={SHIPPED_INTERPRETER}", f"={_program(facts.interpreter)} -I")
+    return started.replace(f" {SHIPPED_INTERPRETER}", f" {quoted(facts.interpreter, command=True)} -I")
+
+
+def _program(path: str) -> str:
+    """A path as the first word of a command, where systemd knows no variables, and refuses quotes and backslashes."""
+    if re.search(r"[$\"'\\\x00-\x1f\x7f]", path) is None:
+        return quoted(path, command=True)
+    return f"/usr/bin/env {quoted(path, command=True)}"
 
 
 def _shipped(name: str) -> str:
@@ -110,9 +133,10 @@ def _drop_ins(names: Iterable[str], facts: Facts) -> Iterator[Item]:
             lines = "".join(f"PathModified={quoted(place, listed=False)}\n" for place in facts.places)
             text = f"# Where changes matter on this host, besides /etc; install writes it anew.\n[Path]\n{lines}"
             yield Item(path=f"{DIRECTORY}/{name}.d/{DROP_IN}", text=text)
-        elif elsewhere and name in (SERVICE, *OF_MODE[Mode.WATCH]):
+        elif (elsewhere or facts.devices) and name in (SERVICE, *OF_MODE[Mode.WATCH]):
             lines = "".join(f"ReadWritePaths=-{quoted(chroot)}\n" for chroot in elsewhere)
-            text = f"# The chroots that are not below {WRITABLE}; install writes it anew.\n[Service]\n{lines}"
+            lines += "CapabilityBoundingSet=CAP_MKNOD\n" if facts.devices else ""
+            text = f"# What the instances of this host need besides; install writes it anew.\n[Service]\n{lines}"
             yield Item(path=f"{DIRECTORY}/{name}.d/{DROP_IN}", text=text)
 
 

@@ -66,8 +66,6 @@ from chrootsync.model.words import (
 )
 
 __all__ = [
-    "clause",
-    "clause_of",
     "ARROW",
     "NO_EVIDENCE",
     "AbsentError",
@@ -133,4 +131,6 @@ __all__ = [
     "Unresolved",
     "UnsafeError",
     "When",
+    "clause",
+    "clause_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from chrootsync.model import Kind, PathError, Problem, UnsafeError
+from chrootsync.model import Kind, PathError, Problem, UnsafeError, clause
 from chrootsync.root.pool import ExhaustedError
 
 CHUNK = 128 << 10  # larger chunks of both sides fall out of the processor's second-level cache: twice as slow

@@ -15,6 +15,12 @@ from chrootsync.root.pool import Directory
 
 CHANGED = "it was changed after it was compared; run check --fix once more"
 
+HINTS = {
+    errno.EPERM: " (is something here immutable or append-only? lsattr tells, chattr -ia mends)",
+    errno.EROFS: " (is it mounted so, or a chroot that the units do not know yet? then run chrootsync install systemd)",
+}
+"""What an error may come of, and the way out."""
+
 
 class LeftoverError(RepairError):
     """A step failed, and what it had made could not be removed again: the reason names both."""
@@ -26,9 +32,7 @@ def telling(path: str, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = clause(error)
-        if error.errno == errno.EPERM:
-            reason += " (is something here immutable or append-only? lsattr tells, chattr -ia mends)"
+        reason = clause(error) + HINTS.get(error.errno or 0, "")
         raise RepairError(path, f"{doing} failed: {reason}") from None
 
 

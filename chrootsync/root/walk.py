@@ -7,12 +7,13 @@ links be spliced in with the chroot as ``/``, as path_resolution(7) describes it
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeError
+from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeError, clause_of
 from chrootsync.root.policy import MOUNTED, Policy
 from chrootsync.root.pool import Directory, Pool, failure, inode
 

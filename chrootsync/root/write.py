@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from chrootsync.model import Copy, FileType, RepairError, Source, State
+from chrootsync.model import Copy, FileType, RepairError, Source, State, clause
 from chrootsync.root import contents, directories, leftovers
 from chrootsync.root.directories import refuse_append_only
 from chrootsync.root.dress import ACCESS_ACL, copy_label, dress, number, strip
@@ -25,6 +25,10 @@ from chrootsync.root.swap import exchange, put_new
 from chrootsync.root.walk import NO_NAMES
 
 ATTEMPTS = 3  # readings of a source that changes while it is copied
+NO_DEVICES = (
+    "making the device failed: operation not permitted (may the service that does it make none? then run chrootsync "
+    "install systemd; is something here immutable? lsattr tells, chattr -ia mends)"
+)
 
 
 def temporary_name() -> str:
@@ -124,7 +128,10 @@ class ChrootWriter:
         major, minor = want.device or (0, 0)
 
         def make(name: str, fd: int) -> None:
-            os.mknod(name, kind | 0o600, os.makedev(major, minor), dir_fd=fd)
+            try:
+                os.mknod(name, kind | 0o600, os.makedev(major, minor), dir_fd=fd)
+            except PermissionError:
+                raise RepairError(path, NO_DEVICES) from None
             made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             try:
                 status = os.fstat(made)

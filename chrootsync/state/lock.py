@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from chrootsync.model import ChrootsyncError, LockedError
+from chrootsync.model import ChrootsyncError, LockedError, clause
 from chrootsync.state.private import is_private
 
 POLL = 0.1  # seconds between two looks at a lock that another repair holds

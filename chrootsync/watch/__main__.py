@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from chrootsync import process
+from chrootsync import __version__, process
 from chrootsync.watch.ears import ears
 from chrootsync.watch.loop import Watcher, World
 from chrootsync.watch.notify import Notifier
@@ -23,12 +23,13 @@ SPREAD = 0.1
 
 
 def main() -> int:
-    """Watch until SIGTERM or ^C comes; SIGHUP starts a pass."""
+    """Watch until SIGTERM or ^C comes; SIGHUP starts a pass. What was installed meanwhile takes its place."""
     where = Where(**dict(argument.split("=", 1) for argument in sys.argv[1:]))
     environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     command = Command(interpreter=sys.executable, where=where, environment=environment)
     watcher = Watcher(
         World(
+            version=__version__,
             start=lambda: process.start(command.arguments, command.environment),
             listen=ears,
             tell=tell,
@@ -42,7 +43,13 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())
     signal.signal(signal.SIGHUP, lambda *_: watcher.reload())
-    return watcher.run()
+    code = watcher.run()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if watcher.outdated:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end who does not listen to it yet
+        os.execv(sys.executable, [sys.executable, "-I", "-m", "chrootsync.watch", *sys.argv[1:]])  # noqa: S606
+    return code
 
 
 def first_places(where: Where) -> Places:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from watchdog.events import DirModifiedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver, EventEmitter, EventQueue, ObservedWatch
 
-from chrootsync.watch.inotify import Armed, Inotify
+from chrootsync.watch.inotify import Armed, Inotify, reason
 from chrootsync.watch.places import Places
 
 if TYPE_CHECKING:
@@ -188,4 +188,4 @@ def ears(changed: Changed) -> tuple[Ears, str | None]:
     try:
         return InotifyEars(changed), None
     except OSError as error:
-        return PollingEars(changed), (error.strerror or str(error)).lower()
+        return PollingEars(changed), reason(error)

@@ -88,7 +88,7 @@ class Inotify:
                 except OSError as error:
                     # What is not there any more is heard of by its name in the directory above, which was armed before.
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                        deaf[directory] = _reason(error)
+                        deaf[directory] = reason(error)
                     continue
                 watches.setdefault(number, _Watch({})).paths[directory] = wanted
                 fresh = fresh or not _covers(before.get(number), directory, wanted)
@@ -150,7 +150,10 @@ def _checked(result: int) -> int:
     return result
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why something cannot be watched, a clause; of limits which."""
     if error.errno == errno.ENOSPC:
         return "there are too many watches already; raise fs.inotify.max_user_watches (sysctl)"
+    if error.errno == errno.EMFILE:
+        return "there are too many instances of it already; raise fs.inotify.max_user_instances (sysctl)"
     return (error.strerror or str(error)).lower()

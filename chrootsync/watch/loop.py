@@ -20,7 +20,9 @@ PASS_LIMIT = 600.0  # seconds that a pass may take
 GRACE = 15.0  # seconds between SIGTERM and SIGKILL for one that takes longer
 RETRY = 5.0  # seconds after a failed pass; twice as long after each further one, up to the interval
 LAST = 0.8  # seconds that a pass gets to take back what it began when the watcher is to end
+DEAF = 60.0  # seconds between full checks at most, where some changes are not heard of
 SLACK = 0.2  # seconds later than a reload is due, lest the pass comes a moment too early
+MENTIONED = 3  # directories in one sentence
 CHANGE = b"\0"
 
 OK, BUG = 0, 70  # exit statuses of the model, which is not loaded here
@@ -31,7 +33,7 @@ class Pass(Protocol):
     """A pass under way, see ``process.Child``."""
 
     def fileno(self) -> int: ...
-    def begin(self) -> None: ...
+    def begin(self, word: bytes) -> None: ...
     def code(self) -> int | None: ...
     def report(self) -> bytes: ...
     def send(self, number: int) -> None: ...
@@ -42,12 +44,13 @@ class Pass(Protocol):
 class World:
     """What the watcher does not make itself.
 
-    ``start`` starts a pass that waits for its word (raises OSError), ``listen`` gives ears and why they are not
-    the best ones. ``tell`` logs a sentence with its level. ``clock`` is monotonic, in seconds; ``spread`` is a factor
-    near 1, so that many machines do not work at the same moment. ``first`` are the places to watch before a pass has
-    told better.
+    ``version`` is ours. ``start`` starts a pass that waits for its word (raises OSError), ``listen`` gives ears and
+    why they are not the best ones. ``tell`` logs a sentence with its level. ``clock`` is monotonic, in seconds;
+    ``spread`` is a factor near 1, so that many machines do not work at the same moment. ``first`` are the places to
+    watch before a pass has told better.
     """
 
+    version: str
     start: Callable[[], Pass]
     listen: Callable[[Changed], tuple[Ears, str | None]]
     tell: Callable[[int, str], None]
@@ -79,10 +82,11 @@ class _Said:
     trouble: str | None = None
     deaf: dict[str, str] = field(default_factory=dict)
     status: str = ""
+    logged: bytes = b""  # what the last pass knows of what it logged, for the next one
 
 
 class Watcher:
-    """Watches, and starts passes; ``run`` returns when ``stop`` was called."""
+    """Watches, and starts passes; ``run`` returns when ``stop`` was called, or another version should take over."""
 
     def __init__(self, world: World) -> None:
         """Prepare to run in ``world``."""
@@ -93,13 +97,20 @@ class Watcher:
         self._said = _Said()
         self._pass: Pass | None = None
         self._begun = False
+        self._unready = False  # the last pass could not get ready
         self._limit = 0.0
         self._killed = False
         self._ping = 0.0
         self._stopping = False
+        self._outdated = False
         self._asked = False  # a reload was asked for
         self._owed = False  # the manager waits for the end of a reload, which the next pass answers
         self._answering = False  # the pass under way does
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it ended because the passes are of another version by now, and it is to begin as that one."""
+        return self._outdated and not self._stopping
 
     @property
     def bell(self) -> int:
@@ -119,7 +130,7 @@ class Watcher:
         world = self._world
         self._begin()
         code = OK
-        while not self._stopping:
+        while not (self._stopping or self._outdated):
             if not self._ears.works:
                 world.tell(ERROR, "a thread that listens has ended, which is a bug in chrootsync; ending too")
                 code = BUG
@@ -143,6 +154,8 @@ class Watcher:
         """Do what is due, then wait for what comes next."""
         self._answer(now)
         self._look_after_pass(now)
+        if self._outdated:
+            return
         self._start_pass(now)
         self._wait(self._wake_up(now) - now)
 
@@ -176,7 +189,7 @@ class Watcher:
         """Start one as soon as something changed: while that settles it gets ready; and let it begin when it is due."""
         due = self._plan.due(self._quiet.due)
         if self._pass is None:
-            if self._quiet.due is None and due > now:
+            if due > now and (self._quiet.due is None or self._unready):
                 return
             try:
                 self._begun = self._killed = False
@@ -191,8 +204,9 @@ class Watcher:
             self._plan.full = now + self._plan.interval * self._world.spread()
             self._answering, self._owed = self._owed, False
             self._begun = True
+            self._unready = False
             self._limit = now + PASS_LIMIT
-            self._pass.begin()
+            self._pass.begin(self._said.logged)
 
     def _wake_up(self, now: float) -> float:
         """When to look again at the latest."""
@@ -232,6 +246,7 @@ class Watcher:
         else:
             self._take_in(now, told)
             self._reloaded()
+            self._compare_versions(told)
 
     def _take_in(self, now: float, told: Told) -> None:
         plan = self._plan
@@ -247,19 +262,30 @@ class Watcher:
         else:
             plan.failures = 0
         self._trouble("; ".join(told.problems) or None)
-        self._said.status = told.status
+        self._said.status, self._said.logged = told.status, told.logged.encode()
         self._show()
         if self._watch(told.places):
             # What changed there before it was watched, nobody has heard of.
             self._quiet.noticed(now)
+        if self._said.deaf:
+            plan.full = min(plan.full, now + DEAF * self._world.spread())
+
+    def _compare_versions(self, told: Told) -> None:
+        """Make room for a version that was installed meanwhile: a pass of it may tell what this one does not know."""
+        if told.version not in ("", self._world.version):
+            self._outdated = True
+            self._world.tell(NOTICE, f"chrootsync {told.version} was installed meanwhile; beginning anew as that one")
 
     def _failed(self, now: float, sentence: str) -> None:
         """A pass came to nothing: try again later, or as soon as something changes."""
-        if not self._begun:
-            self._quiet.taken()
-            self._plan.full = max(self._plan.full, now + RETRY)
-            self._answering, self._owed = self._owed, False
         delay = self._retry_later(now)
+        if not self._begun:
+            # Whatever was due is for the next one, and that is not started by each change: it may not get ready either.
+            self._unready = True
+            self._quiet.taken()
+            self._plan.full = max(self._plan.full, now + delay)
+            self._plan.reload = None
+            self._answering, self._owed = self._owed, False
         self._trouble(f"{sentence}; trying again every now and then, first in {delay:.0f} seconds")
         self._show()
         self._reloaded()
@@ -291,9 +317,10 @@ class Watcher:
     def _watch(self, places: Places) -> bool:
         """Watch these places; whether any is new."""
         armed = self._ears.watch(places)
-        for directory, reason in armed.deaf.items():
-            if self._said.deaf.get(directory) != reason:
-                self._world.tell(WARNING, f"changes in {directory} are seen by full checks only: {reason}")
+        new = {directory: why for directory, why in armed.deaf.items() if self._said.deaf.get(directory) != why}
+        for reason in sorted(set(new.values())):
+            where = _some([directory for directory, why in new.items() if why == reason])
+            self._world.tell(WARNING, f"changes in {where} are seen by a check every minute only: {reason}")
         self._said.deaf = armed.deaf
         return armed.fresh
 
@@ -301,7 +328,8 @@ class Watcher:
 
     def _end(self) -> None:
         """End; a pass under way takes back what it began, and what it cannot in time is in its journal."""
-        self._world.notifier.say(STOPPING=1)
+        if not self.outdated:
+            self._world.notifier.say(STOPPING=1)
         if self._pass is not None:
             self._pass.send(signal.SIGTERM)
             poll = select.poll()
@@ -320,6 +348,12 @@ def _how(code: int) -> str:
     if code < 0:
         return f"was ended by signal {-code}"
     return f"ended with status {code}"
+
+
+def _some(directories: list[str]) -> str:
+    """Directories for people, of many the first."""
+    more = len(directories) - MENTIONED
+    return ", ".join(directories[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _gist(sentence: str | None) -> str | None:

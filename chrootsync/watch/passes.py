@@ -16,11 +16,14 @@ class Told:
     ``status`` is one clause on how things are; ``problems`` are sentences on what kept the pass from its work, or from
     using the rules and the configuration that are there now. ``places`` are what to watch from now on. ``retry`` asks
     for another pass before long, ``reload_in`` for one in so many seconds. The settings are None where they could not
-    be read.
+    be read. ``logged`` stands for what is the matter for longer and was logged; the next pass gets it as its word.
+    ``version`` is that of the chrootsync that made the pass.
     """
 
     status: str
     places: Places
+    logged: str = ""
+    version: str = ""
     problems: tuple[str, ...] = ()
     retry: bool = False
     reload_in: float | None = None
@@ -78,6 +81,8 @@ def read(data: bytes) -> Told | None:
         return Told(
             status=str(content["status"]),
             places=places,
+            logged=str(content.get("logged", "")),
+            version=str(content.get("version", "")),
             problems=tuple(map(str, content["problems"])),
             retry=bool(content["retry"]),
             **seconds,

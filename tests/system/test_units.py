@@ -67,6 +67,11 @@ def start(container: Container, *, code: int = 0) -> None:
     assert done.returncode == code, journal(container, "-u", "chrootsync.service")
 
 
+def show(container: Container, name: str) -> str:
+    """A property of the service."""
+    return container.run(["systemctl", "show", "-P", name, "chrootsync.service"]).stdout.strip()
+
+
 def mode_of(container: Container, path: str) -> str:
     return container.run(["stat", "-c", "%F %U:%G %a", path]).stdout.strip()
 
@@ -92,6 +97,7 @@ def units(container: Container, bare: str) -> Container:  # noqa: ARG001 -- what
     return container
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("mode", ["watch", "path", "timer"])
 def test_systemd_finds_no_fault_with_them_and_little_exposure(container: Container, mode: str) -> None:
     container.run(["chrootsync", "install", "systemd", "postfix", "--mode", mode, "--root", "/"])
@@ -157,7 +163,8 @@ def jail(units: Container) -> Iterator[Container]:
 
 def test_a_chroot_elsewhere_is_served_once_install_has_named_it(jail: Container) -> None:
     start(jail, code=1)
-    assert "read-only file system" in journal(jail, "-u", "chrootsync.service")
+    said = journal(jail, "-u", "chrootsync.service")
+    assert "read-only file system (is it mounted so, or a chroot that the units do not know yet? then run " in said
 
     done = jail.run(["chrootsync", "install", "systemd", "--mode", "timer"])
     assert f"written    {UNITS}/chrootsync.service.d/chrootsync.conf" in done.stdout.splitlines()
@@ -196,6 +203,24 @@ def test_what_is_asked_for_while_it_runs_is_done_afterwards(units: Container) ->
     wait_until(lambda: "trigger=apt" in journal(units, "-t", "chrootsync"), "a second run")
     wait_until(lambda: units.run(state).stdout == "inactive\n", "the end of it")
     assert units.shell("ls -A /run/chrootsync | grep -E 'requested|taken' || true") == ""
+    units.run(["chrootsync", "uninstall", "apt"])
+
+
+def test_a_service_that_cannot_be_prepared_is_not_started_without_end(units: Container) -> None:
+    """As where /var is read-only: what was asked for cannot be taken, and its path unit asks for a start at once."""
+    units.run(["chrootsync", "install", "apt"])
+    units.shell("mv /var/lib/chrootsync /var/lib/kept; touch /var/lib/chrootsync")
+    try:
+        units.run(["/etc/chrootsync/hook", "apt"])
+        wait_until(lambda: show(units, "SubState") == "auto-restart", "waiting for the next try")
+        assert units.run(["systemctl", "is-active", "chrootsync-requested.path"]).stdout == "active\n"
+        assert units.exists("/run/chrootsync/requested")
+    finally:
+        units.shell("rm /var/lib/chrootsync; mv /var/lib/kept /var/lib/chrootsync")
+    # The next try is a minute away; where the service has ended, what was asked for starts it anew.
+    units.run(["systemctl", "stop", "chrootsync.service"])
+    wait_until(lambda: not units.exists("/run/chrootsync/requested"), "doing what was asked for")
+    wait_until(lambda: show(units, "ActiveState") == "inactive", "the end of it")
     units.run(["chrootsync", "uninstall", "apt"])
 
 
@@ -285,7 +310,11 @@ def test_mail_starts_where_not_even_timeout_is_there(units: Container, mail: Mai
 
 
 def test_install_auto_twice_and_uninstall_leave_the_host_as_it_was(units: Container, bare: str) -> None:
+    units.write("/etc/resolv.conf", "# no name server\n")
+    start(units, code=1)
+    units.write("/etc/resolv.conf", RESOLVER)
     units.run(["chrootsync", "uninstall", "auto"])
+    assert units.run(["systemctl", "--failed", "--plain", "--no-legend"]).stdout == ""
     units.run(["rm", "-r", "/etc/chrootsync"])
     assert units.shell("find /etc | sort") == bare
 
@@ -303,3 +332,52 @@ def test_install_auto_twice_and_uninstall_leave_the_host_as_it_was(units: Contai
     assert units.shell("find /etc | sort") == bare
     loaded = units.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "chrootsync*"]).stdout
     assert loaded == ""
+
+
+def test_code_that_others_can_write_is_refused_file_by_file(units: Container) -> None:
+    library = units.run(["/opt/chrootsync/bin/python", "-c", "import typer; print(typer.__file__)"]).stdout.strip()
+    units.run(["chmod", "o+w", library])
+    try:
+        done = units.run(["chrootsync", "install", "apt"], check=False)
+    finally:
+        units.run(["chmod", "o-w", library])
+    assert done.returncode == 3
+    assert f"could be changed by others: {library}: others can write to it" in done.stderr
+    assert not units.exists("/etc/chrootsync/hook")
+
+
+# --- Debian 13, whose Postfix has units of another kind ---------------------------------------------------------------
+
+
+def test_units_do_on_debian_13_what_they_do_on_12(trixie_container: Container, trixie_mail: Mail) -> None:
+    container = trixie_container
+    before = container.shell("find /etc | sort")
+    container.write(CONFIG, SETTINGS)
+    container.run(["chrootsync", "install", "auto"])
+    units = container.shell(f"ls -d {UNITS}/chrootsync*.service {UNITS}/chrootsync*.timer {UNITS}/chrootsync*.path")
+    verify = ["systemd-analyze", "verify", "--man=no", *units.split(), "postfix@-.service", "postfix.service"]
+    done = container.run(verify, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    limit = f"--threshold={EXPOSURE * 10:.0f}"
+    services = [path for path in units.split() if path.endswith(".service")]
+    container.run(["systemd-analyze", "security", "--offline=true", limit, *services])
+
+    container.run(["chrootsync", "install", "systemd", "--mode", "timer"])
+    check(container, "--fix", "--wait", "30", code=0)
+    reloads(trixie_mail, 0)
+    begin = trixie_mail.mark()
+    spoil(container, OUTPUT, "/etc/services", "# stale\n")
+    start(container)
+    assert synced(container, OUTPUT, "/etc/services")
+    assert reloads(trixie_mail, begin) == [OUTPUT.log]
+
+    # Debian's own copying at a start leaves this one out.
+    spoil(container, OUTPUT, "/etc/gai.conf", "# stale\n")
+    container.run(["systemctl", "restart", OUTPUT.unit_on("trixie")], timeout=90)
+    assert trixie_mail.running(OUTPUT)
+    assert synced(container, OUTPUT, "/etc/gai.conf")
+    assert re.search(r"repaired instance=postfix-out .*trigger=postfix", journal(container, "-t", "chrootsync"))
+
+    container.run(["chrootsync", "uninstall", "auto"])
+    container.run(["rm", "-r", "/etc/chrootsync"])
+    assert container.shell("find /etc | sort") == before

@@ -12,12 +12,15 @@ import pytest
 from .container import Container
 from .mail import INPUT, INSTANCES, OUTPUT, Mail
 from .test_main_job import check, moved_away, reloads, synced
-from .watching import CONFIG, Automatic, begin, in_a_swap, replace, resolver, slow_swaps
+from .watching import CONFIG, Automatic, begin, in_a_swap, is_idle, replace, resolver, slow_swaps
 
 NUMBERS = itertools.count(1)
 RULES = "/etc/chrootsync/rules.d/test.toml"
 
 SMALL = """
+[reload]
+interval = 0
+
 [[instance]]
 name = "small"
 chroot = "/srv/small"
@@ -230,7 +233,7 @@ def test_a_full_disk_is_told_and_survived(host: Automatic, start: int) -> None:
     container.shell("mkdir -p /srv/small; mount -t tmpfs -o size=16k,mode=755 tmpfs /srv/small")
     container.write("/etc/small.conf", "1\n")
     container.write("/etc/chrootsync/rules.d/small.toml", SMALL_RULES)
-    container.write(CONFIG, f"[reload]\ninterval = 0\n{SMALL}")
+    container.write(CONFIG, SMALL)
     container.run(["chrootsync", "install", "systemd"])  # whose units have to write there
     container.run(["systemctl", "restart", host.unit])
     pid = main_pid(host)
@@ -257,6 +260,25 @@ def test_a_full_disk_is_told_and_survived(host: Automatic, start: int) -> None:
         container.run(["umount", "--lazy", "/srv/small"])
 
 
+def test_a_chroot_that_the_unit_may_not_write_to_is_told(host: Automatic, start: int) -> None:
+    """The units name the chroots that there were when they were installed."""
+    del start
+    container, since = host.container, host.logged()
+    container.run(["mkdir", "-p", "/srv/shut"])
+    container.write("/etc/small.conf", "1\n")
+    container.write("/etc/chrootsync/rules.d/small.toml", SMALL_RULES)
+    container.write(CONFIG, SMALL.replace("/srv/small", "/srv/shut"))
+    try:
+        host.wait_said("/srv/shut is read-only for this service; .* run chrootsync install systemd", since)
+        still_works(host)
+        assert not container.exists("/srv/shut/etc/small.conf")
+        container.run(["chrootsync", "install", "systemd"])
+        host.wait_until(lambda: container.exists("/srv/shut/etc/small.conf"), "it was repaired then")
+    finally:
+        container.run(["rm", "/etc/chrootsync/rules.d/small.toml"])
+        host.configure(interval=0)
+
+
 def test_a_vanished_chroot_is_told_and_hides_no_other(host: Automatic, start: int) -> None:
     del start
     container, pid, since = host.container, main_pid(host), host.logged()
@@ -266,6 +288,39 @@ def test_a_vanished_chroot_is_told_and_hides_no_other(host: Automatic, start: in
         host.wait_said(INPUT.chroot, since)
     still_works(host)
     assert main_pid(host) == pid
+
+
+def test_what_is_installed_meanwhile_takes_its_place(host: Automatic, start: int) -> None:
+    del start
+    container, pid, since = host.container, main_pid(host), host.logged()
+    path = container.run(["/opt/chrootsync/bin/python", "-I", "-c", "import chrootsync; print(chrootsync.__file__)"])
+    module = path.stdout.strip()
+    text = container.read(module)
+    try:
+        container.write(module, f'{text}\n__version__ = "1234.5"\n')
+        change(host)
+        host.wait_said(r"chrootsync 1234\.5 was installed meanwhile", since)
+        still_works(host)
+        assert main_pid(host) == pid
+        assert host.show("ActiveState") == "active"
+    finally:
+        since = host.logged()
+        container.write(module, text)
+    change(host)
+    host.wait_said("was installed meanwhile", since)
+    still_works(host)
+
+
+def test_one_change_is_one_pass(host: Automatic, start: int) -> None:
+    """A repair is no change, and what it asks of package managers is nothing new to be watched."""
+    del start
+    pid = main_pid(host)
+    host.wait_until(lambda: all(is_idle(host, pid) for _ in range(3)), "the watcher is idle")
+    with host.passes() as passes:
+        before = passes.wait_quiet()
+        change(host)
+        host.wait_synced("/etc/resolv.conf")
+        assert passes.wait_quiet() == before + 1
 
 
 def test_nothing_happens_while_nothing_changes(host: Automatic, start: int) -> None:

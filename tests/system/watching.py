@@ -16,10 +16,10 @@ from watchdog.observers import Observer
 
 from .container import Container
 from .mail import INSTANCES, RESOLVER, Mail, Postfix
-from .test_main_job import check, reloads, synced
+from .test_main_job import check, reloads
 
 DEADLINE = 30.0  # seconds
-QUIET = 1.5  # seconds without a repair, after which none is expected any more
+QUIET = 1.2  # seconds at rest, after which nothing is expected any more
 LOCKS = "/run/chrootsync"
 CONFIG = "/etc/chrootsync/chrootsync.toml"
 
@@ -29,16 +29,30 @@ MODES = ("watch", "path", "timer")
 OFTEN = """[Timer]
 OnBootSec=
 OnCalendar=
-OnActiveSec=1s
-OnUnitInactiveSec=1s
+OnActiveSec=500ms
+OnUnitInactiveSec=500ms
 RandomizedDelaySec=0
-AccuracySec=100ms
+AccuracySec=1ms
 """
 
 # What a reload that had to wait is done by, where there is no watcher.
 SOON = """[Timer]
 OnActiveSec=
-OnActiveSec=4s
+OnActiveSec=2s
+AccuracySec=1ms
+"""
+
+# What is started anew after a failure, is so without a pause.
+AGAIN = """[Service]
+RestartSec=0
+"""
+
+# Whether nobody asks for the service, and it does not run.
+AT_REST = """
+test ! -e /run/chrootsync/requested
+for unit in chrootsync-request.service chrootsync.service; do
+    case $(systemctl show -P ActiveState $unit) in inactive|failed) ;; *) exit 1 ;; esac
+done
 """
 
 
@@ -78,7 +92,9 @@ class Automatic:
         self.configure(interval=0)
         check(container, "--fix", code=0)
         container.run(["chrootsync", "install", "systemd", "--mode", self.mode])
-        if self.mode != "watch":
+        if self.mode == "watch":
+            self.drop_in("again", AGAIN)
+        else:
             self.drop_in("soon", SOON, unit="chrootsync-later.timer")
         if self.mode == "timer":
             self.drop_in("often", OFTEN)
@@ -117,12 +133,23 @@ class Automatic:
     def wait_synced(self, path: str, *, without: Postfix | None = None) -> None:
         """Wait until a file's copies are what the file is, in each chroot but that of one instance."""
         awaited = [instance for instance in INSTANCES if instance is not without]
-        self.wait_until(lambda: all(synced(self.container, each, path) for each in awaited), f"{path} is in sync")
+        self.wait_until(lambda: all(same(self.container, each, path) for each in awaited), f"{path} is in sync")
 
     def wait_reloaded(self, start: int, *instances: Postfix) -> None:
         """Wait until each of some instances was reloaded behind a mark in the log of mail."""
         names = {instance.log for instance in instances}
         self.wait_until(lambda: names <= set(self.mail.reloads(start)), f"reloads of {sorted(names)}")
+
+    def rests(self) -> bool:
+        """Whether neither the watcher nor the service has anything to do; a timer gives it something again soon."""
+        if self.container.run(["sh", "-euc", AT_REST], check=False).returncode != 0:
+            return False
+        return self.mode != "watch" or is_idle(self, int(self.show("MainPID")))
+
+    def wait_at_rest(self) -> None:
+        """Wait until there is nothing to do any more."""
+        # What starts next may not have been started yet.
+        self.wait_until(lambda: all(self.rests() for _ in range(3)), "nothing is under way")
 
     def wait_said(self, pattern: str, since: int) -> str:
         """Wait until the unit has logged something behind a place, and give the line."""
@@ -149,7 +176,7 @@ class Automatic:
     @contextmanager
     def passes(self) -> Iterator[Passes]:
         """Count the passes that end meanwhile, whoever makes them: each holds the lock of the root once."""
-        counter = Passes()
+        counter = Passes(self)
         self.container.run(["mkdir", "-p", "-m", "700", LOCKS])
         observer = Observer()
         observer.schedule(counter, str(self.container.root / LOCKS.lstrip("/")), event_filter=[FileDeletedEvent])
@@ -164,7 +191,8 @@ class Automatic:
 class Passes(FileSystemEventHandler):
     """How many passes have ended: the file of a lock goes when its holder does."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Automatic) -> None:
+        self.host = host
         self.count = 0
 
     def on_deleted(self, event: FileSystemEvent) -> None:
@@ -172,14 +200,24 @@ class Passes(FileSystemEventHandler):
             self.count += 1
 
     def wait_quiet(self) -> int:
-        """Wait until passes have come to an end, and give how many there were."""
+        """Wait until passes have come to an end, and give how many there were; with a timer they never do."""
         seen, since, end = -1, 0.0, time.monotonic() + DEADLINE
         while seen != self.count or time.monotonic() - since < QUIET:
             assert time.monotonic() < end, f"{self.count} passes, and no end"
-            if seen != self.count:
+            if seen != self.count or not self.host.rests():
                 seen, since = self.count, time.monotonic()
             time.sleep(0.1)
         return seen
+
+
+def same(container: Container, instance: Postfix, path: str) -> bool:
+    """As ``synced``, but without a process, as it is asked for often; of links, the file may only be a relative one."""
+    try:
+        return (container.root / path.lstrip("/")).read_bytes() == (
+            container.root / f"{instance.chroot}{path}".lstrip("/")
+        ).read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def resolver(comment: object) -> str:
@@ -210,7 +248,7 @@ def slow_swaps(host: Automatic, pid: int) -> Iterator[None]:
     mail.run(["rm", "-f", log])
     # A pass that has been started already would not be traced; after a start of the watcher two follow each other.
     wait_until(lambda: all(is_idle(host, pid) for _ in range(3)), "the watcher is idle")
-    inject = "inject=renameat2:delay_enter=10000000"
+    inject = "inject=renameat2:delay_enter=5000000"
     mail.run(
         [
             *("systemd-run", "--quiet", "--collect", "--unit=slow-swaps"),

@@ -293,7 +293,7 @@ def test_a_report_that_cannot_be_kept_ends_3_and_the_run_is_shown_all_the_same(
     stale(filled)
     monkeypatch.setattr(sys.modules["chrootsync.cli.output"].os, "replace", full)
     result = check(filled, "--report", f"json={target}")
-    message = f"chrootsync: --report json={target}: cannot be written: no space left on device\n"
+    message = f"chrootsync: --report json={target}: cannot be written: no space left on device (make room there)\n"
     assert (result.exit_code, result.stderr) == (3, message)
     assert "1 drifted (1 differs)" in result.stdout
     assert list(target.parent.iterdir()) == []
@@ -419,7 +419,8 @@ def process(*arguments: str, shell: str = "", **environment: str) -> subprocess.
 
 
 @pytest.mark.parametrize(
-    ("shell", "reason"), [("> /dev/full", "no space left on device"), (">&-", "standard output is closed")]
+    ("shell", "reason"),
+    [("> /dev/full", "no space left on device (make room there)"), (">&-", "standard output is closed")],
 )
 @pytest.mark.parametrize(
     ("verb", "what", "code"),
@@ -664,9 +665,7 @@ def test_another_repair_ends_5(filled: Path, tmp_path: Path, monkeypatch: pytest
     assert check(filled, "--fix").exit_code == 0
 
 
-def test_what_waited_and_could_not_be_repaired_after_all_is_said(
-    filled: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waited_and_could_not_be_repaired_after_all_is_said(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second look, once nothing has to wait any more, finds another repair under way."""
     checking, looks = sys.modules["chrootsync.cli.check"], 0
     real = vars(checking)["_pass"]

@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import typer
+import watchdog
 from typer.testing import Result
 
 import chrootsync
-from chrootsync.hooks import commands, plan
+from chrootsync.cli import installing
+from chrootsync.hooks import commands, plan, units
 from chrootsync.hooks.items import Facts, Item, Mode
 from chrootsync.hooks.plan import Action, Step
 from chrootsync.hooks.table import SPEC, TARGETS
-from chrootsync.model import ChrootsyncError, Code, Completed
+from chrootsync.model import ChrootsyncError, Code, Completed, RepairError
+from chrootsync.root.settings import Settings
 from tests.unit.scenery import grow
 from tests.unit.test_cli import run
 
@@ -97,6 +101,17 @@ def test_auto_installs_what_the_host_has_use_for(image: Path) -> None:
     assert sys.executable in (image / HOOK[1:]).read_text()
 
 
+def test_devices_that_an_instance_needs_may_be_made(image: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    rules = tmp_path_factory.mktemp("rules")
+    (rules / "random.toml").write_text('[[override]]\nid = "postfix.random"\npresence = "required"\n')
+    done = install(image, "systemd", "--rules", str(rules))
+
+    assert done.exit_code == 0, done.output
+    for unit in ("chrootsync.service", "chrootsync-watch.service"):
+        drop_in = (image / UNITS[1:] / f"{unit}.d/chrootsync.conf").read_text()
+        assert drop_in.endswith("[Service]\nReadWritePaths=-/srv/spool\nCapabilityBoundingSet=CAP_MKNOD\n")
+
+
 def test_a_second_time_nothing_is_written(image: Path) -> None:
     install(image, "auto")
     before = files(image)
@@ -110,15 +125,59 @@ def test_a_second_time_nothing_is_written(image: Path) -> None:
 def test_uninstall_removes_exactly_what_was_written(image: Path) -> None:
     (image / "etc/apt/apt.conf.d/99other").write_text("")
     before = files(image)
-    directories = set(image.rglob("*.service.d"))
+    (image / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True)
+    directories = {path for path in image.rglob("*") if path.is_dir()}
     install(image, "auto")
     done = uninstall(image, "auto")
 
     assert done.exit_code == 0
     assert files(image) == before
-    assert set(image.rglob("*.service.d")) == directories
+    assert {path for path in image.rglob("*") if path.is_dir()} == directories
     assert not (image / "etc/chrootsync").exists()
     assert uninstall(image, "auto").stdout == ""
+
+
+def test_a_unit_of_somebody_else_stays_enabled(image: Path) -> None:
+    """As a package of a distribution brings and enables it."""
+    link = image / UNITS[1:] / "timers.target.wants/chrootsync.timer"
+    link.parent.mkdir()
+    link.symlink_to("/usr/lib/systemd/system/chrootsync.timer")
+    done = uninstall(image, "auto")
+    assert (done.exit_code, done.output) == (0, "")
+    assert link.is_symlink()
+
+    install(image, "systemd")
+    assert os.readlink(link) == f"{UNITS}/chrootsync.timer"
+    uninstall(image, "systemd")
+    assert not link.parent.exists()
+
+
+def test_another_version_is_another_watcher(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher goes on with the code that it has read at its start: after an upgrade it has to be started anew."""
+    install(image, "systemd")
+    monkeypatch.setattr(units, "__version__", "99.0")
+    done = install(image, "systemd")
+    changed = [line for line in done.stdout.splitlines() if not line.startswith("unchanged")]
+    assert changed == [f"updated    {UNITS}/chrootsync-watch.service"]
+
+
+def test_what_was_done_before_a_failure_is_told(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads that the disk is full wants to know what is there by now; the next call does the rest."""
+    write = Settings.write
+
+    def full(self: Settings, path: str, data: bytes, mode: int) -> None:
+        if path == APT:
+            raise RepairError(path, "writing it failed: no space left on device")
+        write(self, path, data, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Settings, "write", full)
+        done = install(image, "apt", "dpkg")
+    assert done.exit_code == Code.FAILED
+    assert done.stdout == f"written    {HOOK}\n"
+    assert done.stderr == f"chrootsync: {APT}: writing it failed: no space left on device\n"
+    again = install(image, "apt", "dpkg")
+    assert [line.split()[0] for line in again.stdout.splitlines()] == ["unchanged", "written", "written"]
 
 
 def test_another_mode_takes_away_what_the_one_before_needed(image: Path) -> None:
@@ -132,6 +191,15 @@ def test_another_mode_takes_away_what_the_one_before_needed(image: Path) -> None
     assert not (image / UNITS[1:] / "chrootsync-watch.service.d").exists()
     install(image, "systemd", "--mode", "timer")
     assert not list(image.rglob("chrootsync.path*"))
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_without_a_mode_it_stays_as_it_is(image: Path, mode: Mode) -> None:
+    """As after an upgrade, or where a chroot was added: the messages that ask for that name no mode."""
+    install(image, "systemd", "--mode", mode.value)
+    before = files(image)
+    assert {line.split()[0] for line in install(image, "systemd").stdout.splitlines()} == {"unchanged"}
+    assert files(image) == before
 
 
 def test_a_chroot_that_is_gone_is_written_to_no_more(image: Path) -> None:
@@ -248,7 +316,16 @@ def test_code_and_places_that_others_can_write_to_are_refused(image: Path, path:
     assert done.exit_code == Code.FAILED
     assert path in done.stderr
     assert "others can write to" in done.stderr
+    if path.startswith(PACKAGE):
+        assert done.stderr.endswith("; install chrootsync where only root can write (make install)\n")
     assert not (image / APT[1:]).exists()
+
+
+def test_what_is_imported_is_looked_at_file_by_file() -> None:
+    """A directory that only root can write to may hold a module that others can, from a careless copy."""
+    found = installing._imported_from(PACKAGE)
+    assert {typer.__file__, os.path.dirname(typer.__file__), watchdog.__file__} <= set(found)
+    assert os.path.dirname(os.path.dirname(typer.__file__)) in found
 
 
 def test_a_dry_run_shows_all_and_then_what_would_be_refused(image: Path) -> None:
@@ -349,14 +426,20 @@ def test_a_dry_run_says_what_is_to_be_updated(image: Path) -> None:
 
 
 class Recorder:
-    """A runner that notes commands; those that begin with one of ``failing`` end with 1."""
+    """A runner that notes commands; those that begin with one of ``failing`` end with 1.
 
-    def __init__(self, *failing: tuple[str, ...]) -> None:
+    ``unread`` are the units whose files systemd has yet to read again.
+    """
+
+    def __init__(self, *failing: tuple[str, ...], unread: Sequence[str] = ()) -> None:
         self.commands: list[tuple[str, ...]] = []
         self.failing = failing
+        self.unread = unread
 
     def run(self, command: Sequence[str], *, timeout: float) -> Completed:
         assert timeout > 0
+        if tuple(command[1:4]) == ("show", "--property=NeedDaemonReload", "--value"):
+            return Completed(code=0, output="yes\n" if command[4] in self.unread else "no\n")
         self.commands.append(tuple(command))
         failed = any(tuple(command[: len(start)]) == start for start in self.failing)
         return Completed(code=1 if failed else 0, output="it is broken\n" if failed else "")
@@ -375,7 +458,7 @@ SYSTEMD = [TARGETS["systemd"]]
 def test_systemd_is_told_of_what_changed_and_starts_it() -> None:
     run = Recorder()
     steps = [step(f"{UNITS}/chrootsync-watch.service"), step(f"{UNITS}/chrootsync.timer", Action.KEEP)]
-    commands.after(run, Facts(interpreter="/x"), SYSTEMD, steps, booted=True)
+    commands.after_install(run, Facts(interpreter="/x"), SYSTEMD, steps, booted=True)
     assert [" ".join(command[1:]) for command in run.commands] == [
         "daemon-reload",
         "start chrootsync-requested.path",
@@ -386,13 +469,28 @@ def test_systemd_is_told_of_what_changed_and_starts_it() -> None:
 
 def test_where_nothing_changed_units_are_merely_started() -> None:
     run = Recorder()
-    commands.after(run, Facts(interpreter="/x", mode=Mode.TIMER), SYSTEMD, [], booted=True)
-    assert [command[1] for command in run.commands] == ["start", "start"]
+    commands.after_install(run, Facts(interpreter="/x", mode=Mode.TIMER), SYSTEMD, [], booted=True)
+    assert [command[1] for command in run.commands] == ["daemon-reload", "start", "start"]
+
+
+def test_what_an_interrupted_call_has_written_is_read_and_restarted() -> None:
+    run = Recorder(unread=["chrootsync-watch.service"])
+    steps = [step(f"{UNITS}/chrootsync-watch.service", Action.KEEP)]
+    commands.after_install(run, Facts(interpreter="/x"), SYSTEMD, steps, booted=True)
+    assert [" ".join(command[1:]) for command in run.commands] == [
+        "daemon-reload",
+        "start chrootsync-requested.path",
+        "start chrootsync.timer",
+        "restart chrootsync-watch.service",
+    ]
+    drop_in = Recorder()
+    commands.after_install(drop_in, Facts(interpreter="/x"), [TARGETS["postfix"]], [], booted=True)
+    assert [command[1:] for command in drop_in.commands] == [("daemon-reload",)]
 
 
 def test_without_a_running_systemd_nothing_is_started() -> None:
     run = Recorder()
-    commands.after(run, Facts(interpreter="/x"), SYSTEMD, [step(f"{UNITS}/chrootsync.timer")], booted=False)
+    commands.after_install(run, Facts(interpreter="/x"), SYSTEMD, [step(f"{UNITS}/chrootsync.timer")], booted=False)
     assert run.commands == []
 
 
@@ -400,17 +498,27 @@ def test_units_are_stopped_before_they_go() -> None:
     run = Recorder()
     steps = [step(f"{UNITS}/{name}", Action.REMOVE) for name in ("chrootsync-watch.service", "chrootsync.timer")]
     commands.before_removal(run, SYSTEMD, steps, booted=True)
-    commands.after(run, None, SYSTEMD, steps, booted=True)
-    stop, reload = run.commands
+    commands.after_removal(run, SYSTEMD, steps, booted=True)
+    stop, reload, *forget = run.commands
     assert stop[1] == "stop"
     assert set(stop[2:]) == {"chrootsync-watch.service", "chrootsync.timer"}
     assert reload[1:] == ("daemon-reload",)
+    assert [command[1:] for command in forget] == [
+        ("reset-failed", "chrootsync-watch.service"),
+        ("reset-failed", "chrootsync.timer"),
+    ]
+
+
+def test_units_that_cannot_be_stopped_stay() -> None:
+    run = Recorder(("/usr/bin/systemctl", "stop"))
+    with pytest.raises(ChrootsyncError, match="it is broken; nothing was changed"):
+        commands.before_removal(run, SYSTEMD, [step(f"{UNITS}/chrootsync.timer", Action.REMOVE)], booted=True)
 
 
 def test_a_command_that_fails_is_one_sentence() -> None:
     run = Recorder(("/usr/bin/systemctl", "daemon-reload"))
     with pytest.raises(ChrootsyncError) as error:
-        commands.after(run, Facts(interpreter="/x"), SYSTEMD, [step(f"{UNITS}/chrootsync.timer")], booted=True)
+        commands.after_install(run, Facts(interpreter="/x"), SYSTEMD, [step(f"{UNITS}/chrootsync.timer")], booted=True)
     expected = (
         "/usr/bin/systemctl daemon-reload ended with status 1: it is broken; the files are in place, run install again"
     )
@@ -427,10 +535,10 @@ def test_a_package_that_cannot_be_built_is_one_sentence() -> None:
 def test_the_package_of_rpm_is_built_once_and_taken_away_again() -> None:
     rpm = [TARGETS["rpm"]]
     fresh = Recorder()
-    commands.after(fresh, Facts(interpreter="/x"), rpm, [step(SPEC)], booted=False)
+    commands.after_install(fresh, Facts(interpreter="/x"), rpm, [step(SPEC)], booted=False)
     assert [command[0] for command in fresh.commands] == ["/bin/sh"]
     again = Recorder()
-    commands.after(again, Facts(interpreter="/x"), rpm, [step(SPEC, Action.KEEP)], booted=False)
+    commands.after_install(again, Facts(interpreter="/x"), rpm, [step(SPEC, Action.KEEP)], booted=False)
     assert again.commands == [("/usr/bin/rpm", "-q", "chrootsync-hook")]
     gone = Recorder()
     commands.before_removal(gone, rpm, [step(SPEC, Action.REMOVE)], booted=False)

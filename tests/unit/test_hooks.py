@@ -86,7 +86,7 @@ def test_without_systemd_it_repairs_in_a_clean_environment(hook: Hook) -> None:
     done = hook.call("apt", PYTHONPATH="/evil", LD_PRELOAD="", HOME="/root", BASH_ENV="/evil")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert hook.calls("python") == ["-I -m chrootsync check --fix --trigger apt"]
+    assert hook.calls("python") == ["-I -m chrootsync check --fix --trigger apt --wait 30"]
     variables = {line.partition("=")[0] for line in (hook.folder / "python.env").read_text().splitlines()}
     assert variables - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "LC_ALL"}
     assert (hook.folder / "python.pwd").read_text() == "/\n"
@@ -125,18 +125,20 @@ def test_a_repair_that_hangs_is_ended(hook: Hook, script: str) -> None:
     assert "called by apt: did not end within 1 seconds, and was ended" in hook.logged()
 
 
-def test_without_a_logger_it_tells_standard_error(hook: Hook) -> None:
+def test_without_a_logger_it_repairs_and_nobody_waits_for_what_it_leaves_behind(hook: Hook) -> None:
     (hook.folder / "bin/logger").unlink()
+    hook.stub(hook.interpreter, "echo drift told; echo trouble >&2; sleep 60 &")
     tools = hook.folder / "tools"
     tools.mkdir()
-    for name in ("timeout", "env", "cat", "sh", "mkdir", "rm", "mv"):
+    for name in ("timeout", "env", "sleep", "sh", "mkdir", "rm", "mv"):
         found = shutil.which(name)
         assert found is not None
         (tools / name).symlink_to(found)
     text = hook.text().replace(f"PATH={hook.folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={tools}")
-    done = subprocess.run(["sh", "-c", text, "hook", "apt"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", text, "hook", "apt"], capture_output=True, text=True, timeout=30, check=False)
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "drift told\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(hook.calls("python")) == 1
 
 
 def test_under_systemd_it_starts_the_service_and_says_who_asked(hook: Hook) -> None:
@@ -157,7 +159,7 @@ def test_where_the_service_cannot_be_started_it_repairs(hook: Hook) -> None:
     done = hook.call("apt")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert hook.calls("python") == ["-I -m chrootsync check --fix --trigger apt"]
+    assert hook.calls("python") == ["-I -m chrootsync check --fix --trigger apt --wait 30"]
     assert list(hook.run_directory.iterdir()) == []
 
 
@@ -172,13 +174,15 @@ def test_within_apt_only_the_last_hook_repairs(hook: Hook, *, there: bool, locke
     assert bool(hook.calls("python")) is not (there and locked)
 
 
-def test_an_interpreter_with_an_odd_path_is_called_all_the_same(tmp_path: Path) -> None:
-    hook = Hook(tmp_path)
-    hook.interpreter = tmp_path / "it's a $HOME; python"
+@pytest.mark.parametrize("name", ["it's a $HOME; python", "a=b"])
+def test_an_interpreter_with_an_odd_path_is_called_all_the_same(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a=b").mkdir()
+    hook = Hook(tmp_path / "a=b")
+    hook.interpreter = tmp_path / "a=b" / name
     hook.stub(hook.interpreter, "")
 
     assert hook.call("apt").returncode == 0
-    assert hook.calls(hook.interpreter.name) == ["-I -m chrootsync check --fix --trigger apt"]
+    assert hook.calls(hook.interpreter.name) == ["-I -m chrootsync check --fix --trigger apt --wait 30"]
 
 
 # --- The hooks that call it ---------------------------------------------------------------------------------------
@@ -352,6 +356,13 @@ def test_chroots_elsewhere_can_be_written_to() -> None:
     assert not any(path.endswith(".conf") for path in by_path(units.items(Facts(interpreter="/x"))))
 
 
+def test_devices_can_be_made_where_an_instance_needs_any() -> None:
+    found = by_path(units.items(Facts(interpreter="/x", devices=True)))
+    for unit in ("chrootsync.service", "chrootsync-watch.service"):
+        assert "CAP_MKNOD" not in found[unit].text.split("CapabilityBoundingSet=")[1].split("\n")[0]
+        assert found[f"{unit}.d/chrootsync.conf"].text.endswith("[Service]\nCapabilityBoundingSet=CAP_MKNOD\n")
+
+
 def test_a_path_unit_watches_what_is_there() -> None:
     facts = Facts(interpreter="/x", mode=Mode.PATH, places=("/run/systemd/resolve", "/usr/lib/a b%c"))
     text = by_path(units.items(facts))["chrootsync.path.d/chrootsync.conf"].text
@@ -384,6 +395,25 @@ def test_the_unit_that_stands_for_all_instances_starts_nothing() -> None:
 def test_paths_are_quoted_as_systemd_reads_them(path: str, written: str) -> None:
     assert units.quoted(path) == written
     assert units.quoted("/a$b", command=True) == "/a$$b"
+
+
+@pytest.mark.parametrize(
+    ("path", "program", "argument"),
+    [
+        ("/opt/x/bin/python", "/opt/x/bin/python", "/opt/x/bin/python"),
+        ("/opt/a b%/python", '"/opt/a b%%/python"', '"/opt/a b%%/python"'),
+        ("/opt/a$b/python", "/usr/bin/env /opt/a$$b/python", "/opt/a$$b/python"),
+        ('/opt/a"b/python', r'/usr/bin/env "/opt/a\x22b/python"', r'"/opt/a\x22b/python"'),
+        ("/opt/it's/python", '/usr/bin/env "/opt/it\'s/python"', '"/opt/it\'s/python"'),
+    ],
+)
+def test_an_interpreter_is_written_as_systemd_reads_it(path: str, program: str, argument: str) -> None:
+    """As the first word of a command it knows no variables, and refuses quotes: systemd.service(5)."""
+    facts = Facts(interpreter=path, postfix={"postfix@.service": DEBIAN_12})
+    service = by_path(units.items(facts))["chrootsync.service"].text
+    assert f"\nExecStart={program} -I -m chrootsync check " in service
+    [drop_in] = units.postfix_items(facts)
+    assert f" -t chrootsync {argument} -I -m chrootsync check " in drop_in.text
 
 
 def test_the_hook_is_where_root_alone_can_write() -> None:

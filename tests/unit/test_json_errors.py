@@ -111,7 +111,9 @@ def test_a_report_that_cannot_be_kept_leaves_one_object(
     result = check(filled, *JSON, "--report", f"junit={target}")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["status"] == "in-sync"
-    assert result.stderr == told([f"--report junit={target}: cannot be written: no space left on device"])
+    assert result.stderr == told(
+        [f"--report junit={target}: cannot be written: no space left on device (make room there)"]
+    )
 
 
 def test_a_reload_that_is_pending_is_no_error_but_a_report(filled: Path) -> None:

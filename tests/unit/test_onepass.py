@@ -1,18 +1,44 @@
-"""What a pass tells the watcher to watch."""
+"""What a pass tells the watcher to watch and to wait for, and what it logs."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from chrootsync.cli import onepass
-from chrootsync.cli.setup import Places
-from chrootsync.model import Config, Report
+from chrootsync.cli.setup import Places, Scene
+from chrootsync.model import (
+    Config,
+    Drift,
+    Entry,
+    Finding,
+    Host,
+    InstanceReport,
+    Kind,
+    Outcome,
+    Record,
+    Reload,
+    Remedy,
+    Report,
+    Rule,
+    Severity,
+    Status,
+)
+from chrootsync.root import Root
 from chrootsync.root.noting import NotingRoot
+from chrootsync.state import Store
+from chrootsync.state.database import open_database
 
+from .machine import mount, with_private_mounts
+from .scenery import instance
+
+STATE = "/"
 REPORT = Report(generated=0, duration=0, version="1", root="/", instances=(), fixed=True)
 
 
@@ -60,3 +86,167 @@ def test_a_pass_that_came_to_nothing_still_tells_where_the_mending_will_be_seen(
     assert told.settle is None
     assert "\n" not in told.problems[0]
     assert told.status == "nothing could be checked"
+
+
+def test_what_a_repair_asks_package_managers_is_no_new_place() -> None:
+    asked = (
+        "/var/lib/rpm",
+        "/var/lib/dpkg/status",
+        "/var/lib/dpkg/info/x.list",
+        "/var/lib/pacman/local",
+        "/usr/lib/apk/db/installed",
+    )
+    assert tell(done(), *asked) == tell(done())
+
+
+# --- What is logged -----------------------------------------------------------------------------------------------
+
+
+def found(reason: str = "it is old", status: Status | None = None, severity: Severity = Severity.ERROR) -> Finding:
+    entry = Entry(
+        instance=instance(),
+        rule=Rule(id="test.file", why="a test wants it", origin="test.toml"),
+        path="/etc/resolv.conf",
+        source="/etc/resolv.conf",
+        because="of a test",
+    )
+    drift = Drift(kind=Kind.OUTDATED, severity=severity, remedy=Remedy.COPY, reason=reason, entry=entry)
+    return Finding(drift=drift, outcome=None if status is None else Outcome(status=status, reason=reason))
+
+
+def report(*findings: Finding, reload: Reload | None = None, generated: float = 0.0) -> Report:
+    one = InstanceReport(
+        instance=instance(), entries=1, findings=findings, reload=reload if reload is not None else Reload(needed=False)
+    )
+    return replace(REPORT, instances=(one,), generated=generated)
+
+
+def test_nothing_is_the_matter_where_all_is_in_sync_repaired_or_but_information() -> None:
+    assert onepass._matters(report()) == ""
+    assert onepass._matters(report(found(severity=Severity.INFO))) == ""
+    assert onepass._matters(report(found(status=Status.REPAIRED), reload=Reload(needed=True, done=True))) == ""
+
+
+def test_what_is_the_matter_is_told_from_anything_else() -> None:
+    cases = [
+        report(found()),
+        report(found("it is missing")),
+        report(found(status=Status.FAILED)),
+        report(found(status=Status.WAITING)),
+        report(reload=Reload(needed=True, pending=True, error="too soon")),
+        replace(report(), notes=("there is no instance",)),
+    ]
+    marks = [onepass._matters(case) for case in cases]
+    assert "" not in marks
+    assert len(set(marks)) == len(marks)
+    assert onepass._matters(report(found(), found(status=Status.REPAIRED))) == marks[0]
+
+
+def test_what_is_the_matter_is_said_again_the_next_day() -> None:
+    first, later, tomorrow = (onepass._matters(report(found(), generated=when)) for when in (0.0, 86399.0, 86400.0))
+    assert first == later != tomorrow
+
+
+@pytest.mark.parametrize(
+    ("case", "did"),
+    [
+        pytest.param(report(found()), False, id="drift"),
+        pytest.param(report(found(status=Status.WAITING)), False, id="waiting"),
+        pytest.param(report(reload=Reload(needed=True, pending=True, error="too soon")), False, id="pending"),
+        pytest.param(report(found(status=Status.REPAIRED)), True, id="repaired"),
+        pytest.param(report(reload=Reload(needed=True, done=True)), True, id="reloaded"),
+    ],
+)
+def test_what_was_done_is_always_logged(case: Report, did: bool) -> None:
+    assert onepass._did_something(case) is did
+
+
+def test_the_status_tells_what_is_waited_for() -> None:
+    waiting = found("until apt-get (process 7) has ended", Status.WAITING)
+    status = onepass._status(replace(done(), report=report(waiting)))
+    assert status == "drift in 1 of 1 instance, waiting until apt-get (process 7) has ended"
+
+
+# --- What the service may not write to ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_a_chroot_that_the_service_may_not_write_to_is_told(tmp_path: Path) -> None:
+    failing = report(found("read-only file system", Status.FAILED))
+    broken = replace(
+        failing,
+        instances=tuple(
+            replace(one, instance=replace(one.instance, chroot=str(tmp_path))) for one in failing.instances
+        ),
+    )
+
+    def check() -> None:
+        assert onepass._shut_out(STATE, replace(done(), report=broken)) == []
+        mount("-t", "tmpfs", "-o", "ro", "none", tmp_path)
+        (sentence,) = onepass._shut_out(STATE, replace(done(), report=broken))
+        assert sentence.startswith(f"{tmp_path} is read-only for this service;")
+        assert sentence.endswith("run chrootsync install systemd")
+        assert onepass._shut_out(STATE, replace(done(), report=report())) == []
+
+    with_private_mounts(check)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_a_state_that_the_service_may_not_write_to_is_told(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    wanted = [f"{state} cannot be written to by this service, as where it was removed meanwhile; restart it"]
+    assert onepass._shut_out(str(state), done()) == wanted
+    state.mkdir()
+    assert onepass._shut_out(str(state), done()) == []
+
+    def check() -> None:
+        mount("-t", "tmpfs", "-o", "ro", "none", state)
+        assert onepass._shut_out(str(state), done()) == wanted
+
+    with_private_mounts(check)
+
+
+# --- Reloads ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Scene]:
+    """A host with a state of its own."""
+    tmp_path.chmod(0o700)
+    with closing(Root("/")) as root:
+        store = Store(str(tmp_path))
+        yield Scene(
+            root=root,
+            host=Host(root=root, run=None, cache=store),
+            config=Config(reload_interval=60.0),
+            rule_sets=(),
+            instances=(instance(),),
+            store=store,
+        )
+
+
+def remember(stage: Scene, record: Record, now: float) -> None:
+    with closing(open_database(stage.store.directory, "/", write=True, now=now, quota=1 << 20)) as memory:
+        memory.remember({instance().name: record})
+
+
+PENDING = Reload(needed=True, pending=True, error="too soon")
+
+
+@pytest.mark.parametrize(
+    ("last", "reload", "wanted"),
+    [
+        pytest.param(990.0, PENDING, 40.0, id="comes due"),
+        pytest.param(945.0, PENDING, 0.0, id="came due while the pass was under way"),
+        pytest.param(940.0, PENDING, None, id="was due when the pass began: pending for another reason"),
+        pytest.param(100.0, PENDING, None, id="was due long before"),
+        pytest.param(990.0, Reload(needed=True, done=True), None, id="was done"),
+    ],
+)
+def test_a_reload_that_is_pending_is_tried_when_it_comes_due(
+    stage: Scene, last: float, reload: Reload, wanted: float | None
+) -> None:
+    began, now = 1000.0, 1010.0
+    remember(stage, Record(last=last, pending=reload.pending, since=990.0), now)
+    with mock.patch("time.time", return_value=now):
+        assert onepass._recall(stage, report(reload=reload, generated=began)) == (None, wanted)

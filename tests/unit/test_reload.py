@@ -327,6 +327,18 @@ def test_a_pending_reload_that_somebody_else_has_done_is_forgotten(host: Path) -
     assert machine.asked == []
 
 
+def test_a_pending_reload_that_somebody_else_does_at_this_moment_is_not_done_twice(host: Path) -> None:
+    def reloaded_meanwhile() -> Completed:
+        machine.starts = NOW
+        return FINE
+
+    machine = Machine({STATUS: [reloaded_meanwhile]}, started=NOW - 200)
+    result, record = reloaded(machine, control=WATCHING, wanted=OnChange.NOTHING, record=DUE, root=host)
+    assert (result.needed, result.pending) == (False, False)
+    assert record == Record(last=DUE.last)
+    assert machine.asked == [STATUS]
+
+
 def test_a_pending_reload_of_what_does_not_run_any_more_is_forgotten(host: Path) -> None:
     machine = Machine({}, started=None)
     result, record = reloaded(machine, control=ALONE, wanted=OnChange.NOTHING, record=DUE, root=host)

@@ -20,7 +20,6 @@ from tests.unit.test_state_database import FILE, NOW, change, opened, repaired, 
 from tests.unit.test_state_opening import filler
 
 
-
 @dataclass
 class Place:
     """A copy with contents; ``meanwhile`` happens after it was opened."""
@@ -211,7 +210,9 @@ def test_what_changes_while_it_is_read_is_not_kept(directory: Path, copy: Make, 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "pread", pread)
             assert database.keep(place) is None
-        assert database.notes == [f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: it changed while it was read"]
+        assert database.notes == [
+            f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: it changed while it was read"
+        ]
         assert seen
     assert files(directory) == {}
 
@@ -247,7 +248,9 @@ def test_an_error_leaves_nothing(directory: Path, copy: Make, monkeypatch: pytes
             place = copy(b"x") if step_ != "write" else Place(Path("/etc/os-release"))
             for _ in range(2):
                 assert database.keep(place) is None
-        assert database.notes == [f"{place.path} of a chroot: what was replaced could not be kept for a rollback: no space left on device"]
+        assert database.notes == [
+            f"{place.path} of a chroot: what was replaced could not be kept for a rollback: no space left on device"
+        ]
         assert files(directory) == {}
         assert descriptors() == before
         assert database.keep(copy(b"x")) == digest(b"x")
@@ -279,7 +282,9 @@ def test_a_full_disk(tmp_path: Path, copy: Make) -> None:
             with suppress(OSError):
                 (place / "filler").write_bytes(bytes(200 << 10))
             assert journal.keep(large) is None
-            assert database.notes == [f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: no space left on device"]
+            assert database.notes == [
+                f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: no space left on device"
+            ]
             assert files(place) == {}
             filler(place)
             assert journal.keep(large) is None
@@ -340,7 +345,10 @@ def test_what_is_larger_than_the_quota_displaces_nothing(directory: Path, copy: 
     with opened(directory, quota=1000) as database:
         assert database.keep(copy(b"y" * 1001)) is None
         (note,) = database.notes
-        assert note == f"/etc/1 of a chroot: what was replaced could not be kept for a rollback: it is larger than the 1000 bytes that all kept contents may have"
+        assert (
+            note
+            == f"/etc/1 of a chroot: what was replaced could not be kept for a rollback: it is larger than the 1000 bytes that all kept contents may have"
+        )
     assert total(directory) == 1000
 
 

@@ -157,7 +157,7 @@ def test_a_directory_that_others_can_write_holds_no_lock(directory: Path) -> Non
 def test_a_lock_that_is_a_link_is_not_followed(directory: Path, tmp_path: Path) -> None:
     directory.mkdir(mode=0o700)
     (directory / "root").symlink_to(tmp_path / "victim")
-    expected = f"{directory}: cannot hold a lock there: Too many levels of symbolic links"
+    expected = f"{directory}: cannot hold a lock there: too many levels of symbolic links (one of them leads back to itself; mend it)"
     assert no_lock(directory) == expected
     assert not (tmp_path / "victim").exists()
 

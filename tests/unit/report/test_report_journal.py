@@ -224,12 +224,20 @@ def test_no_text_forges_anything(name: str, path: str, reason: str, package: str
 # --- Where it is printed ------------------------------------------------------------------------------------------
 
 SHOW = """
-import sys
-from chrootsync.cli import output, streams
+import contextlib, sys
+import typer
+from chrootsync.cli import guard, output, streams
 from tests.unit.report.report_samples import REPORTS
 streams.prepare()
 output.log(REPORTS["repaired"], "apt", 0)
 streams.tell(["too bad"])
+
+@guard.guarded
+def stopped():
+    raise KeyboardInterrupt
+
+with contextlib.suppress(typer.Exit):
+    stopped()
 """
 
 
@@ -246,4 +254,6 @@ def test_levels_are_written_to_the_journal_alone(named: str) -> None:
         said = b"".join(iter(lambda: ours.recv(1 << 16), b"")).decode()
     levels = named == "stdout"
     expected = render(lines(REPORTS["repaired"], "apt"), levels=levels)
-    assert said == expected + ("<3>chrootsync: too bad\n" if levels else "chrootsync: too bad\n")
+    error, notice = ("<3>", "<5>") if levels else ("", "")
+    told = f"{error}chrootsync: too bad\n{notice}chrootsync: interrupted; nothing is left half-done\n"
+    assert said == expected + told

@@ -257,7 +257,16 @@ def test_without_any_descriptor_copies_are_unreadable(files: Files) -> None:
     copies = [checked(files.copy(b"x")) for _ in range(2)]
     with descriptors_left(0):
         found = list(same(b"x", copies))
-    assert found == [Problem(kind=Kind.UNREADABLE, reason="too many open files")] * 2
+    assert (
+        found
+        == [
+            Problem(
+                kind=Kind.UNREADABLE,
+                reason="too many open files (raise the limit: ulimit -n, or LimitNOFILE= of the unit)",
+            )
+        ]
+        * 2
+    )
 
 
 def test_a_source_whose_status_cannot_be_had_is_a_bad_source(files: Files) -> None:

@@ -158,7 +158,9 @@ def test_what_somebody_else_put_there_under_the_name_stays_and_is_told(scene: Sc
     staged = scene.stage()
     (scene.etc / "other").write_bytes(b"somebody's\n")
     (scene.etc / "other").replace(scene.etc / NAME)
-    with pytest.raises(RepairError, match="an interrupted repair left this name to something else; look at it and remove it"):
+    with pytest.raises(
+        RepairError, match="an interrupted repair left this name to something else; look at it and remove it"
+    ):
         scene.clear(staged, scene.inode("hosts"))
     assert (scene.etc / NAME).read_bytes() == b"somebody's\n"
 

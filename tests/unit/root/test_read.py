@@ -206,7 +206,7 @@ def test_a_file_that_was_replaced_since_it_was_looked_at_is_not_read(tree: Path,
         assert descriptors() == before
     assert caught.value.reason == {
         "nothing": "does not exist",
-        "link": "too many levels of symbolic links",
+        "link": "too many levels of symbolic links (one of them leads back to itself; mend it)",
     }.get(what, "was replaced while it was looked at")
 
 
@@ -590,7 +590,7 @@ def test_when_descriptors_run_out_a_listing_fails(image: Root) -> None:
     image.names("/etc")
     with descriptors_left(0), pytest.raises(UnreadableError) as caught:
         image.names("/etc")
-    assert str(caught.value) == "/etc: too many open files"
+    assert str(caught.value) == "/etc: too many open files (raise the limit: ulimit -n, or LimitNOFILE= of the unit)"
 
 
 def test_leases_are_what_they_are_thought_to_be(tree: Path) -> None:

@@ -133,7 +133,7 @@ def test_links_that_lead_in_a_circle_are_given_up(tree: Path) -> None:
     grow(tree, {"/jail/a": "b", "/jail/b": "/a", "/jail/self": "self/self"})
     with entered(tree) as chroot:
         for path in ("/a/x", "/self/x"):
-            with pytest.raises(UnreadableError, match=r"^" + path[:-2] + ": too many levels of symbolic links$"):
+            with pytest.raises(UnreadableError, match=r"^" + path[:-2] + ": too many levels of symbolic links "):
                 chroot.look(path)
 
 
@@ -191,7 +191,7 @@ def test_host_links_in_a_circle_are_given_up(tree: Path) -> None:
     grow(tree, {"/etc/a": "b", "/etc/b": "a"})
     with closing(Root(os.fspath(tree))) as image, pytest.raises(UnreadableError) as caught:
         image.read("/etc/a")
-    assert str(caught.value) == "/etc/a: too many levels of symbolic links"
+    assert str(caught.value) == "/etc/a: too many levels of symbolic links (one of them leads back to itself; mend it)"
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,10 @@ def test_when_descriptors_run_out_that_is_said(tree: Path) -> None:
             for ask, path in asks:
                 with pytest.raises(UnreadableError) as caught:
                     ask()
-                assert str(caught.value) == f"{path}: too many open files"
+                assert (
+                    str(caught.value)
+                    == f"{path}: too many open files (raise the limit: ulimit -n, or LimitNOFILE= of the unit)"
+                )
 
 
 def test_directories_are_closed_when_descriptors_run_out(tree: Path) -> None:
@@ -628,7 +631,7 @@ def test_no_more_is_held_than_leaves_room_to_take_it_back(tree: Path) -> None:
     with small(tree, 10) as chroot:
         for path in paths[:14]:
             chroot.walker.directory(os.path.dirname(path))
-        with pytest.raises(UnreadableError, match=r"^/deep/14/er: too many open files$"):
+        with pytest.raises(UnreadableError, match=r"^/deep/14/er: too many open files "):
             chroot.walker.directory("/deep/14/er")
         assert len(descriptors() - before) <= 20
     assert descriptors() == before

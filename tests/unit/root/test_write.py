@@ -36,8 +36,23 @@ from tests.unit.scenery import grow, snapshot
 
 CHANGED = "it was changed after it was compared; run check --fix once more"
 IMMUTABLE = "operation not permitted (is something here immutable or append-only? lsattr tells, chattr -ia mends)"
+READ_ONLY = (
+    "read-only file system (is it mounted so, or a chroot that the units do not know yet? then run chrootsync install "
+    "systemd)"
+)
 FILE = State(type=FileType.FILE, mode=0o644)
 DIRECTORY = State(type=FileType.DIRECTORY, mode=0o755)
+
+
+NO_DEVICES = (
+    "making the device failed: operation not permitted (may the service that does it make none? then run chrootsync "
+    "install systemd; is something here immutable? lsattr tells, chattr -ia mends)"
+)
+
+
+def told(number: int) -> str:
+    """What is said of an error, with what may be done about it."""
+    return READ_ONLY if number == errno.EROFS else os.strerror(number).lower()
 
 
 @pytest.fixture
@@ -197,6 +212,20 @@ def test_devices_are_staged(writer: ChrootWriter, kind: FileType, numbers: tuple
     state = writer.look("/etc/node").state
     assert state is not None
     assert (state.type, state.mode, state.uid, state.gid, state.device) == (kind, 0o666, 0, STRANGER, numbers)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_devices_that_may_not_be_made_are_told_with_the_way_out(
+    writer: ChrootWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mknod", refuse)  # what a unit without CAP_MKNOD would see
+    want = State(type=FileType.CHARACTER_DEVICE, mode=0o666, uid=0, gid=0, device=(1, 3))
+    with pytest.raises(RepairError) as caught:
+        writer.stage_device("/etc/node", want, None)
+    assert str(caught.value) == f"/etc/node: {NO_DEVICES}"
 
 
 @pytest.mark.parametrize("path", ["/", "/etc/", "/etc/..", "/etc/."])
@@ -733,7 +762,7 @@ def test_an_error_in_any_step_of_staging_leaves_nothing(
             writer.stage_file("/etc/hosts", source, FILE, before)
     assert caught.value.path == "/etc/hosts"
     doing = "staging the new copy" if step in ("open", "stat") else "writing the new copy"
-    assert caught.value.reason == f"{doing} failed: {os.strerror(number).lower()}"
+    assert caught.value.reason == f"{doing} failed: {told(number)}"
     assert descriptors() == opened
 
 
@@ -765,7 +794,10 @@ def test_running_out_of_descriptors_leaves_nothing(
         else:
             with pytest.raises(RepairError) as caught:
                 stage(writer, "/etc/hosts", source, new)
-            assert str(caught.value) == "/etc/hosts: staging the new copy failed: too many open files"
+            assert (
+                str(caught.value)
+                == "/etc/hosts: staging the new copy failed: too many open files (raise the limit: ulimit -n, or LimitNOFILE= of the unit)"
+            )
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 4])
@@ -973,11 +1005,11 @@ def test_a_full_or_read_only_file_system_is_left_as_it_was(tree: Path, options: 
         with closing(Root(os.fspath(tree))) as root, closing(root.source("/lib/big")) as big, writing(tree) as writer:
             with pytest.raises(RepairError) as caught:
                 writer.stage_file("/etc/hosts", big, FILE, writer.look("/etc/hosts").state)
-            assert caught.value.reason.endswith(f" failed: {os.strerror(number).lower()}")
+            assert caught.value.reason.endswith(f" failed: {told(number)}")
             if options != "size=64k":
                 with pytest.raises(RepairError) as caught:
                     writer.make_directory("/made", DIRECTORY)
-                assert str(caught.value) == f"/made: making the directory failed: {os.strerror(number).lower()}"
+                assert str(caught.value) == f"/made: making the directory failed: {told(number)}"
         assert snapshot(jail) == before
 
     with_private_mounts(check)

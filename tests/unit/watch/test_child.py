@@ -33,9 +33,9 @@ def python(code: str) -> process.Child:
 def test_it_waits_for_the_word_and_leaves_its_report() -> None:
     child = python("os.write(report, b'said:' + os.read(word, 9)); sys.exit(7)")
     assert child.code() is None
-    child.begin()
+    child.begin(b"go")
     assert ended(child) == 7
-    assert child.report() == b"said:\n"
+    assert child.report() == b"said:go\n"
     child.close()
 
 
@@ -51,7 +51,7 @@ def test_it_hears_where_nobody_is_left_to_say_the_word() -> None:
 def test_its_surroundings_are_bare() -> None:
     code = "os.write(report, repr((os.getcwd(), sorted(os.environ), os.getpgrp() == os.getpid())).encode())"
     child = python(code)
-    child.begin()
+    child.begin(b"go")
     assert ended(child) == 0
     assert child.report().decode() == repr(("/", ["LC_ALL", "PATH", "TRIGGER"], True))
     child.close()
@@ -61,7 +61,7 @@ def test_it_has_no_other_descriptors_of_ours() -> None:
     child = python(
         "os.write(report, repr(sorted(map(int, os.listdir('/proc/self/fd')))).encode() + repr((word, report)).encode())"
     )
-    child.begin()
+    child.begin(b"go")
     assert ended(child) == 0
     listed, _, pair = child.report().decode().partition("]")
     numbers = set(map(int, listed.strip("[").split(",")))
@@ -72,7 +72,7 @@ def test_it_has_no_other_descriptors_of_ours() -> None:
 
 def test_a_signal_reaches_it() -> None:
     child = python("os.read(word, 1); signal.pause()")
-    child.begin()
+    child.begin(b"go")
     child.send(signal.SIGTERM)
     assert ended(child) == -signal.SIGTERM
     child.send(signal.SIGTERM)  # nothing is left to send it to
@@ -82,7 +82,7 @@ def test_a_signal_reaches_it() -> None:
 def test_a_word_to_one_that_has_ended_is_no_error() -> None:
     child = python("sys.exit(3)")
     assert ended(child) == 3
-    child.begin()
+    child.begin(b"go")
     child.close()
 
 

@@ -314,7 +314,7 @@ def test_where_there_is_no_inotify_changes_are_polled_for(bell: Bell) -> None:
         opened, reason = ears(bell.ring)
     with contextlib.closing(opened):
         assert isinstance(opened, PollingEars)
-        assert reason == "too many open files"
+        assert reason == "there are too many instances of it already; raise fs.inotify.max_user_instances (sysctl)"
     opened, reason = ears(bell.ring)
     with contextlib.closing(opened):
         assert isinstance(opened, InotifyEars)

@@ -21,6 +21,7 @@ from chrootsync.watch.notify import Notifier
 from chrootsync.watch.passes import Told, written
 from chrootsync.watch.places import Places
 
+VERSION = "1.0"
 FIRST: Places = {"/etc": frozenset({"resolv.conf"})}
 PLACES: Places = {"/etc": frozenset({"resolv.conf", "services"}), "/run": frozenset({"systemd"})}
 
@@ -41,6 +42,7 @@ class FakePass:
 
     def __init__(self) -> None:
         self.begun = False
+        self.word = b""
         self.closed = False
         self.signals: list[int] = []
         self.ended: int | None = None
@@ -50,9 +52,10 @@ class FakePass:
     def fileno(self) -> int:
         return self._reading
 
-    def begin(self) -> None:
+    def begin(self, word: bytes) -> None:
         assert not self.begun
         self.begun = True
+        self.word = word
 
     def code(self) -> int | None:
         return self.ended
@@ -120,6 +123,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.watcher = Watcher(
             World(
+                version=VERSION,
                 start=self._start,
                 listen=lambda _changed: (self.ears, self.poor),
                 tell=lambda level, sentence: self.log.append((level, sentence)),
@@ -331,8 +335,52 @@ def test_a_pass_that_cannot_get_ready_does_not_spin(stage: Stage) -> None:
     assert stage.idle()
     assert stage.waited == pytest.approx(5)
     assert stage.sentences()[0].startswith("a pass ended with status 1;")
+
+
+def test_changes_do_not_hurry_passes_that_cannot_get_ready(stage: Stage) -> None:
+    stage.settle()
     stage.change()
-    assert len(stage.passes) == 4
+    stage.end(1)
+    for _ in range(10):
+        stage.change()
+        stage.turn(0.1)
+    assert len(stage.passes) == 3
+    stage.turn(0.5)
+    assert [one.begun for one in stage.passes[3:]] == [True]
+    stage.end(0, told())
+    stage.change()
+    assert [one.begun for one in stage.passes[4:]] == [False]
+
+
+def test_a_pass_that_asks_for_another_does_not_keep_the_next_from_getting_ready(stage: Stage) -> None:
+    stage.settle()
+    stage.change()
+    stage.turn(0.5)
+    stage.end(3, told(retry=True))
+    stage.change()
+    assert [one.begun for one in stage.passes[3:]] == [False]
+
+
+def test_a_reload_that_is_due_does_not_hurry_them_either(stage: Stage) -> None:
+    stage.settle()
+    stage.change()
+    stage.turn(0.5)
+    stage.end(4, told(reload_in=42.0))
+    stage.refused = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    stage.turn(43)
+    assert stage.waited == pytest.approx(5)
+    stage.refused = None
+    stage.turn(5)
+    assert stage.begun()
+
+
+def test_a_full_check_that_cannot_be_started_is_tried_later_and_later(stage: Stage) -> None:
+    stage.settle()
+    stage.refused = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    stage.turn(3600)
+    for delay in (5, 10, 20, 40):
+        assert stage.waited == pytest.approx(delay)
+        stage.turn(delay)
 
 
 def test_a_pass_that_cannot_be_started_does_not_spin_either(stage: Stage) -> None:
@@ -394,7 +442,65 @@ def test_problems_are_told_once_and_stay_in_the_status(stage: Stage) -> None:
 def test_where_it_is_deaf_is_told_once(stage: Stage) -> None:
     stage.ears.deaf = {"/etc": "there are too many watches already"}
     stage.settle()
-    assert stage.sentences() == ["changes in /etc are seen by full checks only: there are too many watches already"]
+    reason = "there are too many watches already"
+    assert stage.sentences() == [f"changes in /etc are seen by a check every minute only: {reason}"]
+
+
+def test_many_places_where_it_is_deaf_are_one_sentence(stage: Stage) -> None:
+    stage.ears.deaf = {f"/{name}": "no" for name in "abcde"} | {"/f": "never"}
+    stage.settle()
+    assert stage.sentences() == [
+        "changes in /f are seen by a check every minute only: never",
+        "changes in /a, /b, /c and 2 more are seen by a check every minute only: no",
+    ]
+
+
+def test_where_it_is_deaf_it_looks_every_minute_until_it_hears(stage: Stage) -> None:
+    stage.ears.deaf = {"/etc": "there are too many watches already"}
+    stage.settle()
+    for _ in range(2):
+        stage.turn(59)
+        assert stage.idle()
+        stage.turn(1)
+        assert stage.begun()
+        stage.end(0, told())
+    stage.ears.deaf = {}
+    stage.turn(60)
+    stage.end(0, told())
+    stage.turn(3599)
+    assert stage.idle()
+
+
+def test_what_a_pass_logged_is_told_to_the_next(stage: Stage) -> None:
+    stage.begin()
+    assert stage.passes[0].word == b""
+    stage.end(0, told(logged="c0ffee"))
+    stage.turn(0.5)
+    assert stage.passes[1].word == b"c0ffee"
+
+
+def test_another_version_takes_its_place(stage: Stage) -> None:
+    stage.settle()
+    stage.change()
+    stage.turn(0.5)
+    stage.change()  # which the next version will see
+    stage.waited = -1.0
+    stage.end(0, told(version="1.1"))
+    assert stage.watcher.outdated
+    assert (len(stage.passes), stage.waited) == (3, -1.0)
+    assert stage.sentences() == ["chrootsync 1.1 was installed meanwhile; beginning anew as that one"]
+    stage.close()
+    assert {"STOPPING": 1} not in stage.notifier.said
+
+
+def test_the_same_version_does_not_and_neither_does_another_once_it_is_to_stop(stage: Stage) -> None:
+    stage.begin()
+    stage.end(0, told(version=VERSION))
+    assert not stage.watcher.outdated
+    stage.turn(0.5)
+    stage.watcher.stop()
+    stage.end(0, told(version="1.1"))
+    assert not stage.watcher.outdated
 
 
 def test_where_changes_are_polled_for_is_told(stage: Stage) -> None:

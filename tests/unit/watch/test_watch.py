@@ -138,6 +138,12 @@ class Host:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def look(self) -> None:
+        """Ask for a pass, and wait until it has ended."""
+        since = len(self.listen())
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "READY=1" in self.listen()[since:], f"READY again\n{self.log}")
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(DEADLINE)
@@ -181,9 +187,8 @@ def test_systemd_is_told(host: Host) -> None:
     assert host.listen()[0].startswith("READY=1\n")
     host.wait_status("1 instance in sync, last repair ")
     assert " by watch" in host.status()
-    host.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: any(text.startswith("RELOADING=1\nMONOTONIC_USEC=") for text in host.listen()), "RELOADING")
-    wait_until(lambda: "READY=1" in host.listen(), "READY again")
+    host.look()
+    assert any(text.startswith("RELOADING=1\nMONOTONIC_USEC=") for text in host.listen())
     assert host.stop() == 0
     assert host.listen()[-1] == "STOPPING=1"
 
@@ -234,6 +239,35 @@ def test_a_chroot_that_vanishes_and_comes_back(host: Host) -> None:
     (host.srv / "away").rename(host.srv / "one")
     host.wait_synced("services", "second")
     host.wait_status("2 instances in sync")
+
+
+def test_what_stays_the_matter_is_logged_once_and_so_is_its_end(host: Host) -> None:
+    host.configure("one", "two")
+    host.start()
+    (host.srv / "one").rename(host.srv / "away")
+    host.wait_status("drift in 1 of 2 instances")
+    for number in range(3):
+        host.write("etc/services", f"number {number}")
+        host.wait_synced("services", f"number {number}", "two")
+    host.look()
+    before = host.log
+    for _ in range(3):  # passes that find no more than that
+        host.look()
+    assert "drift instance=one kinds=bad-instance:1" in before
+    assert host.log == before
+    (host.srv / "away").rename(host.srv / "one")
+    host.wait_synced("services", "number 2")
+    host.wait_status("2 instances in sync")
+
+
+def test_while_all_is_well_nothing_is_logged(host: Host) -> None:
+    host.start()
+    host.look()
+    before = host.log
+    assert "repaired instance=one" in before
+    for _ in range(3):
+        host.look()
+    assert host.log == before
 
 
 def test_many_changes_are_few_repairs_and_the_last_one_wins(host: Host) -> None:
