@@ -36,7 +36,6 @@ from chrootsync.model.errors import (
     UnreadableError,
     UnsafeError,
     clause,
-    clause_of,
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
 from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
@@ -132,5 +131,4 @@ __all__ = [
     "UnsafeError",
     "When",
     "clause",
-    "clause_of",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Mapping
 
 from chrootsync.model.words import Code
@@ -14,7 +13,6 @@ _WAYS = {
     errno.EMFILE: "raise the limit: ulimit -n, or LimitNOFILE= of the unit",
     errno.ENFILE: "raise fs.file-max, by sysctl",
     errno.ENOSPC: "make room there",
-    errno.EROFS: "mount it writable",
 }
 
 
@@ -78,12 +76,7 @@ class RepairError(PathError):
 
 
 def clause(error: OSError) -> str:
-    """What the system's error says, as a clause, with what to do about it in brackets where that is the same anywhere."""
+    """What an error of the system says, as a clause, with what to do about it where that is the same anywhere."""
     what = (error.strerror or str(error)).lower()
     way = _WAYS.get(error.errno or 0)
     return what if way is None else f"{what} ({way})"
-
-
-def clause_of(number: int) -> str:
-    """The same for the number of an error."""
-    return clause(OSError(number, os.strerror(number)))

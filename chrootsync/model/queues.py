@@ -36,8 +36,8 @@ class Queues:
 
     ``counts`` has the number of messages by the name of their queue. ``oldest_deferred`` is when the deferred message
     that waits longest arrived (seconds since the epoch). ``name_errors`` counts the deferred messages that wait because
-    a name could not be looked up, ``retries`` are the first of their ids. ``problem`` tells in one clause why the counts
-    are not complete, or why there are none; ``down``: because nobody answers.
+    a name could not be looked up, ``retries`` are the first of their ids. ``problem`` tells in one clause why the
+    counts are not complete, or why there are none; ``down``: because nobody answers.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 
-from chrootsync.model import AbsentError, PathError, UnreadableError, clause, clause_of
+from chrootsync.model import AbsentError, PathError, UnreadableError, clause
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -22,6 +22,11 @@ def failure(path: str, error: OSError) -> PathError:
         return AbsentError(path, "does not exist")
     kind = ExhaustedError if error.errno in EXHAUSTED else UnreadableError
     return kind(path, clause(error))
+
+
+def clause_of(number: int) -> str:
+    """What the error of that number says, as a clause."""
+    return clause(OSError(number, os.strerror(number)))
 
 
 def inode(status: os.stat_result) -> tuple[int, int]:

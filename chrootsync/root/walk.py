@@ -13,9 +13,9 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeError, clause_of
+from chrootsync.model import AbsentError, PathError, UnreadableError, UnsafeError
 from chrootsync.root.policy import MOUNTED, Policy
-from chrootsync.root.pool import Directory, Pool, failure, inode
+from chrootsync.root.pool import Directory, Pool, clause_of, failure, inode
 
 MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -55,7 +55,7 @@ class Proof:
         return self._whole.split("\n")
 
     def holds_to(self, text: str) -> bool:
-        """Whether all that is written in a line of the program stands here: in one line in its order, or piece by piece.
+        """Whether all that is written in a line of the program stands here, in one line or piece by piece.
 
         Piece by piece, since a test may write what it expects as f"{place}: {reason}".
         """
@@ -82,12 +82,22 @@ def _in_order(line: str, pieces: list[str]) -> bool:
 def said(path: Path) -> Iterator[Said]:
     """The sentences of a module, one for each line of a text."""
     for line, text in _texts(ast.parse(path.read_text("utf-8")), ELSEWHERE):
-        if not (SQL.match(text.strip()) or STYLE.fullmatch(text) or _are_names(text)):
+        if not (SQL.match(text.strip()) or STYLE.fullmatch(text) or _are_names(text) or _is_of_a_file(text)):
             yield from (
                 Said(path=path, line=line, text=part)
                 for part in text.replace("{}", HOLE).split("\n")
                 if WORDY.search(part)
             )
+
+
+def _is_of_a_file(text: str) -> bool:
+    """Whether a text is a program, or what is written to a file and begins with a comment."""
+    if text.startswith("# "):
+        return True
+    try:
+        return "\n" in text and bool(ast.parse(text).body)
+    except (SyntaxError, ValueError):
+        return False
 
 
 def _are_names(text: str) -> bool:
@@ -97,7 +107,10 @@ def _are_names(text: str) -> bool:
 
 
 def proofs(path: Path) -> Iterator[Proof]:
-    """What a test module expects, function by function, each with what stands beside them. What it raises itself it does not expect."""
+    """What a test module expects, function by function, each with what stands beside them.
+
+    An error of the system that a test lets happen is not what it expects.
+    """
     tree = ast.parse(path.read_text("utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     shared = ast.Module(body=[node for node in tree.body if node not in functions], type_ignores=[])

@@ -333,7 +333,10 @@ def test_a_dry_run_shows_all_and_then_what_would_be_refused(image: Path) -> None
     done = install(image, "apt", "--dry-run")
     assert done.exit_code == Code.FAILED
     assert "DPkg::Post-Invoke" in done.stdout
-    assert "what root is to run could be changed by others" in done.stderr
+    told = done.stderr.splitlines()[-1]
+    way = "install chrootsync where only root can write (make install)"
+    reason = "others can write to it (mode 0777)"
+    assert told == f"chrootsync: what root is to run could be changed by others: {PACKAGE}: {reason}; {way}"
 
 
 def test_an_image_without_chrootsync_is_refused(image: Path) -> None:
@@ -511,8 +514,24 @@ def test_units_are_stopped_before_they_go() -> None:
 
 def test_units_that_cannot_be_stopped_stay() -> None:
     run = Recorder(("/usr/bin/systemctl", "stop"))
-    with pytest.raises(ChrootsyncError, match="it is broken; nothing was changed"):
+    with pytest.raises(ChrootsyncError) as error:
         commands.before_removal(run, SYSTEMD, [step(f"{UNITS}/chrootsync.timer", Action.REMOVE)], booted=True)
+    what = "/usr/bin/systemctl stop chrootsync.timer ended with status 1: it is broken"
+    assert str(error.value) == f"{what}; nothing was changed; mend that, and try again"
+
+
+def test_what_cannot_be_removed_is_told_with_what_was_done() -> None:
+    with pytest.raises(ChrootsyncError) as error:
+        commands.before_removal(
+            Recorder(("/usr/bin/rpm", "-e")), [TARGETS["rpm"]], [step(SPEC, Action.REMOVE)], booted=False
+        )
+    what = "/usr/bin/rpm -e chrootsync-hook ended with status 1: it is broken"
+    assert str(error.value) == f"{what}; no file was changed; mend that, and try again"
+    run = Recorder(("/usr/bin/systemctl", "daemon-reload"))
+    with pytest.raises(ChrootsyncError) as error:
+        commands.after_removal(run, SYSTEMD, [], booted=True)
+    what = "/usr/bin/systemctl daemon-reload ended with status 1: it is broken"
+    assert str(error.value) == f"{what}; the files are gone, systemd does not know yet; try again"
 
 
 def test_a_command_that_fails_is_one_sentence() -> None:
@@ -526,8 +545,9 @@ def test_a_command_that_fails_is_one_sentence() -> None:
 
 
 def test_a_package_that_cannot_be_built_is_one_sentence() -> None:
+    rpm = [TARGETS["rpm"]]
     with pytest.raises(ChrootsyncError) as error:
-        commands.after(Recorder(("/bin/sh",)), Facts(interpreter="/x"), [TARGETS["rpm"]], [step(SPEC)], booted=False)
+        commands.after_install(Recorder(("/bin/sh",)), Facts(interpreter="/x"), rpm, [step(SPEC)], booted=False)
     what = "building and installing chrootsync-hook by rpmbuild and rpm ended with status 1: it is broken"
     assert str(error.value) == f"{what}; the files are in place, run install again"
 

@@ -44,22 +44,22 @@ def asked(root: Path, line: str, *installed: str, banner: bytes = BANNER) -> Mod
         (
             "hosts: dns resolve",
             "resolve",
-            f"libnss_resolve.so.2 answers nothing inside the chroot, but dns is asked before it",
+            "libnss_resolve.so.2 answers nothing inside the chroot, but dns is asked before it",
         ),
         (
             "hosts: dns wins [NOTFOUND=return] files",
             "wins",
-            f"libnss_wins.so.2 answers nothing inside the chroot, but dns is asked before it",
+            "libnss_wins.so.2 answers nothing inside the chroot, but dns is asked before it",
         ),
         (
             "services: files sss",
             "sss",
-            f"libnss_sss.so.2 answers nothing inside the chroot, but files is asked before it",
+            "libnss_sss.so.2 answers nothing inside the chroot, but files is asked before it",
         ),
         (
             "passwd: files systemd",
             "systemd",
-            f"libnss_systemd.so.2 answers nothing inside the chroot, but files is asked before it",
+            "libnss_systemd.so.2 answers nothing inside the chroot, but files is asked before it",
         ),
         ("hosts: resolve nosuch dns", "resolve", "lookups go on with dns"),
         ("hosts: resolve [UNAVAIL=merge] dns", "resolve", "lookups go on with dns"),

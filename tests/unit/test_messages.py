@@ -29,9 +29,6 @@ FILES = {
 """Modules that hold no messages, and why."""
 
 TEXTS: dict[str, str] = {
-    "import os, sys, chrootsync; print(os.path.abspath(chrootsync.__file__), *sys.path, sep=chr(10))": "a program",
-    "# Where changes matter on this host, besides /etc; install writes it anew.": "a comment in a unit",
-    f"# The chroots that are not below {HOLE}; install writes it anew.": "a comment in a unit",
     "expected a list": "a cache that is damaged is as good as none, and nobody is told",
     "expected a text": "a cache that is damaged is as good as none, and nobody is told",
     "not an answer": "what is no answer of the probe is taken for none, which is told",
@@ -90,3 +87,13 @@ def test_exemptions_are_needed() -> None:
     assert all((PACKAGE / name).is_file() for name in FILES)
     everything = {one.text for path in sorted(PACKAGE.rglob("*.py")) for one in said(path)}
     assert set(TEXTS) <= everything
+
+
+def test_what_counts_as_expected() -> None:
+    whole = Proof([f"{HOLE}: is a link; mend it", "chrootsync: /x: is a FIFO; remove it"])
+    assert whole.holds_to(f"{HOLE}: is a {HOLE}; remove it")
+    assert whole.holds_to(f"--state {HOLE}: is a link; mend it") is False
+    assert whole.holds_to("is a link; remove it") is False
+    apart = Proof(["is a directory; name a file", f"--report {HOLE}: {HOLE}"])
+    assert apart.holds_to(f"--report {HOLE}: is a directory; name a file")
+    assert not any(proof.holds_to("it happens by itself") for proof in expected(of_reports=True))

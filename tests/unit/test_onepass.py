@@ -184,7 +184,9 @@ def test_a_chroot_that_the_service_may_not_write_to_is_told(tmp_path: Path) -> N
         assert onepass._shut_out(STATE, replace(done(), report=broken)) == []
         mount("-t", "tmpfs", "-o", "ro", "none", tmp_path)
         (sentence,) = onepass._shut_out(STATE, replace(done(), report=broken))
-        assert sentence.startswith(f"{tmp_path} is read-only for this service;")
+        assert sentence == (
+            f"{tmp_path} is read-only for this service; where it is not so for others, run chrootsync install systemd"
+        )
         assert sentence.endswith("run chrootsync install systemd")
         assert onepass._shut_out(STATE, replace(done(), report=report())) == []
 

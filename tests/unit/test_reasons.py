@@ -9,22 +9,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from chrootsync import pipeline, reload, stale
 from chrootsync.cli import rollback as taking_back
 from chrootsync.inventory import state as looking
+from chrootsync.inventory.naming import Naming
 from chrootsync.maillog import Line
 from chrootsync.model import (
     AbsentError,
     Answer,
+    Completed,
     Control,
     Drift,
     Entry,
@@ -43,6 +45,7 @@ from chrootsync.model import (
     Severity,
     State,
     Status,
+    clause,
 )
 from chrootsync.model.memory import Change, Step, Unfinished
 from chrootsync.pipeline import asides
@@ -57,7 +60,7 @@ from chrootsync.report import history
 from chrootsync.report import probe as words
 from chrootsync.report.instances import _chrooted as chrooted_services
 from chrootsync.report.rules import what as rules_in_words
-from chrootsync.root import Root, directories, write
+from chrootsync.root import Root, write
 from chrootsync.root.leftovers import Leftover
 from chrootsync.root.pool import Directory
 from chrootsync.root.settings import Settings
@@ -153,7 +156,7 @@ def test_getting_ready_to_remove_something(chroot: ChrootWriter, monkeypatch: py
 
 def test_removing_a_directory_again(chroot: ChrootWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     made = chroot.make_directory("/new", State(type=FileType.DIRECTORY, mode=0o755))
-    monkeypatch.setattr(directories.os, "rmdir", full)
+    monkeypatch.setattr(os, "rmdir", full)
     with pytest.raises(RepairError) as caught:
         chroot.undo_directory(made)
     assert str(caught.value) == "/new: removing the directory again failed: no space left on device (make room there)"
@@ -265,10 +268,13 @@ def test_a_reload_that_is_still_due(tree: Path) -> None:
 
 
 class Running:
-    """A runner of an instance that runs."""
+    """A runner that nothing is asked of."""
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        raise AssertionError(name)
+    def run(self, command: Sequence[str], *, timeout: float) -> Completed:
+        raise AssertionError((command, timeout))
+
+    def started(self, pid: int, child: str | None) -> float | None:
+        raise AssertionError((pid, child))
 
 
 # --- Files of chrootsync's own ------------------------------------------------------------------------------------
@@ -306,6 +312,20 @@ def _absent_below_etc(real: Callable[[Walker, str], Directory]) -> Callable[[Wal
     return directory
 
 
+def test_ways_out_that_are_the_same_anywhere() -> None:
+    ways = {
+        errno.ENOSPC: "make room there",
+        errno.EDQUOT: "make room there, or raise the quota",
+        errno.ELOOP: "one of them leads back to itself; mend it",
+        errno.EMFILE: "raise the limit: ulimit -n, or LimitNOFILE= of the unit",
+        errno.ENFILE: "raise fs.file-max, by sysctl",
+    }
+    for number, way in ways.items():
+        assert clause(OSError(number, "It is so")) == f"it is so ({way})"
+    assert clause(OSError(errno.EIO, "It is so")) == "it is so"
+    assert clause(OSError("without a number")) == "without a number"
+
+
 # --- Taking back --------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +354,12 @@ def test_a_copy_that_is_its_own_source() -> None:
     assert problem is not None
     reason = "this is the source /etc/hosts itself, by a mount; unmount it, and check --fix makes a copy"
     assert (problem.kind, problem.reason) == (Kind.UNSAFE, reason)
+
+
+def test_a_rule_that_holds_and_asks_for_nothing() -> None:
+    place = asides.Place(host=cast("Any", None), there=None, source=None)
+    (aside,) = asides._told(place, rule(), Naming.LOOSELY, [])
+    assert aside.reason == "it holds, and asks for nothing here"
 
 
 def test_what_is_kept_fresh_and_covered_otherwise() -> None:
@@ -454,8 +480,7 @@ def test_a_probe_that_cannot_be_begun(accident: str, error: str) -> None:
 
 
 def test_what_to_do_about_a_lookup() -> None:
-    parameters = {"smtpd_milters": "unix:milter/socket", "mail_owner": "postfix"}
-    smtpd = daemon("smtpd", **parameters)
+    smtpd = daemon("smtpd", smtpd_milters="unix:milter/socket", mail_owner="postfix")
     made = plan(instance(daemons=(smtpd,), chroot="/q"), Need(files={"/etc/hosts"}), "", now=1.0, dns=False)
     advice = {item.what: item.advice for item in made.items}
     tells = "chrootsync check one tells which copy is missing, stale or unreadable"

@@ -188,9 +188,10 @@ def test_what_cannot_be_read_is_told_once(directory: Path, copy: Make, tmp_path:
         for _ in range(2):
             assert database.keep(gone) is None
             assert database.keep(pipe) is None
+        lost = "of a chroot: what was replaced could not be kept for a rollback"
         assert database.notes == [
-            f"/etc/resolv.conf of a chroot: what was replaced could not be kept for a rollback: No such file or directory",
-            f"/etc/fifo of a chroot: what was replaced could not be kept for a rollback: it is not a regular file",
+            f"/etc/resolv.conf {lost}: No such file or directory",
+            f"/etc/fifo {lost}: it is not a regular file",
         ]
         assert keeps(database, copy(b"fine")) is not None
 
@@ -211,7 +212,7 @@ def test_what_changes_while_it_is_read_is_not_kept(directory: Path, copy: Make, 
             patch.setattr(os, "pread", pread)
             assert database.keep(place) is None
         assert database.notes == [
-            f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: it changed while it was read"
+            "/etc/0 of a chroot: what was replaced could not be kept for a rollback: it changed while it was read"
         ]
         assert seen
     assert files(directory) == {}
@@ -283,7 +284,7 @@ def test_a_full_disk(tmp_path: Path, copy: Make) -> None:
                 (place / "filler").write_bytes(bytes(200 << 10))
             assert journal.keep(large) is None
             assert database.notes == [
-                f"/etc/0 of a chroot: what was replaced could not be kept for a rollback: no space left on device"
+                "/etc/0 of a chroot: what was replaced could not be kept for a rollback: no space left on device"
             ]
             assert files(place) == {}
             filler(place)
@@ -327,9 +328,8 @@ def test_what_this_run_has_kept_does_not_go(directory: Path, copy: Make) -> None
     with opened(directory, quota=1000) as database:
         mine = [database.keep(copy(bytes([number]) * 400)) for number in range(3)]
         assert mine[2] is None
-        assert database.notes == [
-            f"/etc/3 of a chroot: what was replaced could not be kept for a rollback: this run has already kept almost all of the 1000 bytes that it may"
-        ]
+        reason = "this run has already kept almost all of the 1000 bytes that it may"
+        assert database.notes == [f"/etc/3 of a chroot: what was replaced could not be kept for a rollback: {reason}"]
         assert old is not None
         assert database.kept(old) is None
         for one in mine[:2]:
@@ -345,10 +345,8 @@ def test_what_is_larger_than_the_quota_displaces_nothing(directory: Path, copy: 
     with opened(directory, quota=1000) as database:
         assert database.keep(copy(b"y" * 1001)) is None
         (note,) = database.notes
-        assert (
-            note
-            == f"/etc/1 of a chroot: what was replaced could not be kept for a rollback: it is larger than the 1000 bytes that all kept contents may have"
-        )
+        reason = "it is larger than the 1000 bytes that all kept contents may have"
+        assert note == f"/etc/1 of a chroot: what was replaced could not be kept for a rollback: {reason}"
     assert total(directory) == 1000
 
 

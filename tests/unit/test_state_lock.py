@@ -157,7 +157,8 @@ def test_a_directory_that_others_can_write_holds_no_lock(directory: Path) -> Non
 def test_a_lock_that_is_a_link_is_not_followed(directory: Path, tmp_path: Path) -> None:
     directory.mkdir(mode=0o700)
     (directory / "root").symlink_to(tmp_path / "victim")
-    expected = f"{directory}: cannot hold a lock there: too many levels of symbolic links (one of them leads back to itself; mend it)"
+    reason = "too many levels of symbolic links (one of them leads back to itself; mend it)"
+    expected = f"{directory}: cannot hold a lock there: {reason}"
     assert no_lock(directory) == expected
     assert not (tmp_path / "victim").exists()
 
@@ -165,7 +166,7 @@ def test_a_lock_that_is_a_link_is_not_followed(directory: Path, tmp_path: Path) 
 def test_a_lock_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     directory = tmp_path / "file/run"
-    assert no_lock(directory) == f"{directory}: cannot hold a lock there: Not a directory"
+    assert no_lock(directory) == f"{directory}: cannot hold a lock there: not a directory"
 
 
 @needs_user
@@ -181,4 +182,4 @@ def test_a_file_system_without_locks_says_so(directory: Path, monkeypatch: pytes
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    assert no_lock(directory) == f"{directory}: cannot hold a lock there: No locks available"
+    assert no_lock(directory) == f"{directory}: cannot hold a lock there: no locks available"

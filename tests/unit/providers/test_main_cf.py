@@ -136,15 +136,15 @@ def test_only_the_chosen_branch_is_looked_at() -> None:
 
 
 def test_deep_nesting_is_refused() -> None:
-    with pytest.raises(ExpansionError, match="^it is nested more than 100 levels deep$"):
+    with pytest.raises(ExpansionError, match=r"^it is nested more than 100 levels deep$"):
         expanded("${set?" * 101 + "x" + "}" * 101)
-    with pytest.raises(ExpansionError, match="^it is nested more than 100 levels deep$"):
+    with pytest.raises(ExpansionError, match=r"^it is nested more than 100 levels deep$"):
         expanded("${{" * 200 + "} == {x}}" * 200)
 
 
 def test_values_that_double_themselves_are_refused() -> None:
     values = {f"p{number}": f"$p{number + 1}$p{number + 1}" for number in range(60)} | {"p60": "x"}
-    with pytest.raises(ExpansionError, match="^it expands to more than a million characters$"):
+    with pytest.raises(ExpansionError, match=r"^it expands to more than a million characters$"):
         expand("$p0", values.get)
 
 
