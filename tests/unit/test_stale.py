@@ -284,7 +284,7 @@ def test_times_that_tell_nothing_are_passed_over(jail: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("pid", [None, 1, os.getpid(), 1 << 22])
+@pytest.mark.parametrize("pid", [None, 1, os.getpid(), 1 << 22], ids=["none", "first", "own", "gone"])
 def test_only_the_children_of_a_master_count(jail: Path, pid: int | None) -> None:
     with family(jail, jail / LIBRARY[1:]) as running:
         later(running.inside)
