@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from .test_main_job import check
 
 QUEUES = ("active", "incoming", "deferred", "hold", "maildrop")
 NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+STORY = "/var/tmp/repair.txt"
 UNKNOWN, REFUSED, HELD = "unknown@example.test", "refused@example.test", "held@example.test"
 
 
@@ -29,6 +31,10 @@ def status(container: Container, *arguments: str, code: int = 0, before: tuple[s
 
 def text(container: Container, *before: str) -> str:
     return container.run([*before, "chrootsync", "status"], check=False).stdout
+
+
+def table(container: Container) -> str:
+    return container.run(["env", "COLUMNS=80", "chrootsync", "status", "--format", "table"], check=False).stdout
 
 
 def listed(container: Container, instance: Postfix) -> list[dict[str, Any]]:
@@ -157,10 +163,16 @@ def test_an_instance_that_is_down(mail: Mail, waiting: dict[str, str]) -> None:
     assert mail.master(OUTPUT) != master
 
 
-def test_flush_retries_what_could_not_be_looked_up_and_nothing_else(mail: Mail, waiting: dict[str, str]) -> None:
+def test_flush_retries_what_could_not_be_looked_up_and_nothing_else(
+    mail: Mail, waiting: dict[str, str], artifacts: Path
+) -> None:
     container = mail.container
+    story = artifacts / "repair"
+    story.mkdir(exist_ok=True)
+    (story / "1-status-before.txt").write_text(table(container))
     start = mail.mark()
-    fixed = check(container, "--fix", "--flush", code=0)
+    fixed = check(container, "--fix", "--flush", "--probe", "-v", "--report", f"table={STORY}", code=0)
+    (story / "2-repair.txt").write_text(container.read(STORY))
 
     assert fixed.reloaded() == [OUTPUT]
     assert fixed.instance(OUTPUT)["retry"] == {"tried": 1, "left": 0, "error": None}
@@ -170,9 +182,14 @@ def test_flush_retries_what_could_not_be_looked_up_and_nothing_else(mail: Mail, 
     assert mail.delivered(UNKNOWN) == 1
     assert (mail.delivered(REFUSED), mail.delivered(HELD)) == (0, 0)
     assert f": {waiting[REFUSED]}: from=" not in mail.log(start)
+    (story / "3-mail.log").write_text(mail.log(start))
+    (story / "4-status-after.txt").write_text(table(container))
     one = status(container)[OUTPUT.config]
     assert one["queues"]["counts"] == {**dict.fromkeys(QUEUES, 0), "deferred": 1, "hold": 1}
     assert one["queues"]["name_errors"] == 0
+    probe = fixed.instance(OUTPUT)["probe"]
+    assert {lookup["answer"] for lookup in probe["lookups"]} == {"same"}
+    assert len(fixed.instance(OUTPUT)["reload"]["seen"]) == 3
 
 
 def test_flush_without_a_repair_retries_nothing(mail: Mail, waiting: dict[str, str]) -> None:

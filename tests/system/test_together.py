@@ -6,19 +6,18 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from . import image
 from .conftest import installed
 from .container import Container
-from .image import PROJECT
 from .journal import cursor, repairs
 from .mail import INSTANCES, RESOLVER, Mail
 from .test_main_job import REPACK, check, complaints, reloads
 from .watching import Automatic, begin, resolver
 
-KEPT = PROJECT / "build" / "journals"
 NAMES = [instance.log for instance in INSTANCES]
 NUMBERS = itertools.count(1)
 
@@ -78,12 +77,11 @@ def host(
         yield host
 
 
-def keep(container: Container, name: str, since: str) -> str:
+def keep(container: Container, file: Path, since: str) -> str:
     """Keep the journal behind a cursor as a file of this run, with apt's own log below it; gives its text."""
     journal = container.run(["journalctl", "--no-pager", f"--after-cursor={since}", "-o", "short-precise"]).stdout
     text = f"{journal}\n{container.read('/var/log/apt/history.log').strip()}\n"
-    KEPT.mkdir(parents=True, exist_ok=True)
-    (KEPT / f"{name}.txt").write_text(text)
+    file.write_text(text)
     return text
 
 
@@ -98,7 +96,7 @@ def by_instance(said: list[str]) -> Counter[str]:
     return Counter(name for line in said for name in re.findall(r" instance=(\S+)", line))
 
 
-def test_the_journal_of_an_upgrade(host: Automatic, request: pytest.FixtureRequest) -> None:
+def test_the_journal_of_an_upgrade(host: Automatic, request: pytest.FixtureRequest, artifacts: Path) -> None:
     """With settings as shipped: one transaction; one line and one reload for each instance; mail before and after."""
     container, mail = host.container, host.mail
     container.shell(REPACK, "netbase", "echo 'upgrade-test 54321/tcp' >> etc/services", "/var/tmp/netbase.deb")
@@ -113,7 +111,7 @@ def test_the_journal_of_an_upgrade(host: Automatic, request: pytest.FixtureReque
     deliver(mail, "after", start)
     reloaded = reloads(mail, start)
     suite = request.node.callspec.params["host"]
-    kept = keep(container, f"upgrade-{suite}", since)
+    kept = keep(container, artifacts / f"upgrade-{suite}.txt", since)
 
     check(container, code=0)
     said = repairs(container, since)
