@@ -49,6 +49,7 @@ class _Done:
     report: Report
     config: Config
     chroots: tuple[str, ...]
+    logs: frozenset[str]
     repair: str | None
     reload_in: float | None
 
@@ -127,6 +128,7 @@ def _look(where: Places, used: Places, shown: Progress, roots: list[NotingRoot])
             report=report,
             config=stage.config,
             chroots=tuple(instance.chroot for instance in stage.instances),
+            logs=frozenset(path for instance in stage.instances for path in instance.control.logs),
             repair=repair,
             reload_in=reload_in,
         )
@@ -235,6 +237,8 @@ def _places(where: Places, done: _Done | None, roots: Sequence[NotingRoot]) -> w
         listed |= {path for path in root.listed if not f"{path}/".startswith(_BENEATH_STEADY)}
     locks = {lock.path for lock in transactions.LOCKS}
     looked -= locks
+    # After a reload the log is read, which daemons write to all the time.
+    looked -= set() if done is None else done.logs
     read_link = functools.cache(watching.read_link)
     chroots = () if done is None else done.chroots
     ends = watching.places(locks, (), read_link) if done is not None and waits(done.report) else {}
