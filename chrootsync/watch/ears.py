@@ -17,7 +17,7 @@ from chrootsync.watch.inotify import Armed, Inotify, reason
 from chrootsync.watch.places import Places
 
 if TYPE_CHECKING:
-    from watchdog.observers.polling import PollingObserver
+    from watchdog.observers.polling import PollingObserverVFS
 
 GATHER = 0.02  # seconds between two readings: a burst is read in few large pieces
 POLL = 5.0  # seconds between two looks, where changes can only be polled for
@@ -134,15 +134,24 @@ class _Names(FileSystemEventHandler):
             self._changed()
 
 
+def _status(path: str) -> os.stat_result:
+    """What is compared: the time that any change sets stands for that of the contents, which alone watchdog asks for.
+
+    Before watchdog 7 nothing else would tell of another mode, and no version tells of another owner.
+    """
+    status = os.stat(path)
+    return os.stat_result(tuple(status)[:10], {"st_mtime": status.st_ctime})
+
+
 class PollingEars:
     """Looks every few seconds, with a thread for each directory: for where the kernel or a limit refuses inotify."""
 
     def __init__(self, changed: Changed, every: float = POLL) -> None:
         """Begin to look, every so many seconds."""
-        from watchdog.observers.polling import PollingObserver
+        from watchdog.observers.polling import PollingObserverVFS
 
         self._changed = changed
-        self._observer: PollingObserver = PollingObserver(timeout=every)  # type: ignore[assignment, unused-ignore]
+        self._observer: PollingObserverVFS = PollingObserverVFS(_status, os.scandir, polling_interval=every)
         self._observer.start()
         self._watches: dict[str, tuple[ObservedWatch, _Names]] = {}
         self._deaf: frozenset[str] = frozenset()

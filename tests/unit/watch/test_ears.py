@@ -132,6 +132,7 @@ CHANGES: dict[str, Change] = {
     "replaced by a rename": lambda place: replace(place / "etc" / "services"),
     "removed": lambda place: (place / "etc" / "services").unlink(),
     "another mode": lambda place: (place / "etc" / "services").chmod(0o600),
+    "another owner": lambda place: os.chown(place / "etc" / "services", -1, os.getegid()),
     "moved away": lambda place: (place / "etc" / "services").rename(place / "etc" / "away"),
     "the link replaced": lambda place: relink(place / "etc" / "resolv.conf"),
     "what the link leads to, rewritten": lambda place: (place / "run" / "stub").write_text("new"),
