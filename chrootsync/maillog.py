@@ -19,7 +19,11 @@ TIMEOUT: Final = 5.0  # seconds that journalctl may take
 
 # In the text of other programs' messages anything may stand: what comes before the name has no colon at its end.
 _LINE: Final = r"^(?:\S*[^\s:] +){{2,4}}?(?:{names})/(?:\S+/)?({programs})\[(\d+)\]: (.*)$"
-_TROUBLE: Final = re.compile(r"(?:fatal|panic): |.*\bthrottling\b")
+# What others say stands in messages, too, such as the answer of a server that throttles mail: only master's own warning
+# that a daemon does not come up (master_spawn.c in Postfix's sources) has this end.
+_FATAL: Final = re.compile(r"(?:fatal|panic): ")
+_MASTER: Final = re.compile(r"master\[\d+\]")
+_NOT_UP: Final = re.compile(r"warning: .* -- throttling")
 
 
 class Line(NamedTuple):
@@ -31,7 +35,9 @@ class Line(NamedTuple):
     @property
     def is_trouble(self) -> bool:
         """Whether a daemon has ended in the midst, or does not come up."""
-        return _TROUBLE.match(self.message) is not None
+        if _MASTER.fullmatch(self.who) and _NOT_UP.fullmatch(self.message):
+            return True
+        return _FATAL.match(self.message) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -93,6 +93,12 @@ def still_due(host: Host, instance: Instance, record: Record) -> bool:
     return started is not None and started <= record.since + CLOCK_SLACK
 
 
+def why_due(host: Host, instance: Instance) -> str:
+    """What a check says of a reload that is still due: who does it."""
+    newer = None if host.run is None else _newer_configuration(host, host.run, instance)
+    return "still due after an earlier repair; check --fix does it" if newer is None else _being_edited(newer, instance)
+
+
 def next_try(record: Record, config: Config) -> float:
     """When an automatic run will try again at the earliest, in seconds since the epoch."""
     return record.last + _interval(record, config)
@@ -131,7 +137,7 @@ def _runs(run: Runner, instance: Instance, occasion: Occasion) -> bool:
 def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record, occasion: Occasion) -> str | None:
     newer = _newer_configuration(host, run, instance)
     if newer is not None:
-        return f"{newer} was changed after the last start or reload; reload {instance.name} when it is complete"
+        return _being_edited(newer, instance)
     if not occasion.automatic:
         return None
     interval = _interval(record, occasion.config)
@@ -139,6 +145,10 @@ def _reason_to_wait(host: Host, run: Runner, instance: Instance, record: Record,
     if 0 < wait <= interval:
         return f"{instance.name} was reloaded less than {interval:.0f} seconds ago; the next run does it"
     return None
+
+
+def _being_edited(newer: str, instance: Instance) -> str:
+    return f"{newer} was changed after the last start or reload; reload {instance.name} when it is complete"
 
 
 def _newer_configuration(host: Host, run: Runner, instance: Instance) -> str | None:

@@ -55,8 +55,8 @@ def tell_pending(
     for report in reports:
         record = records.get(report.instance.name, Record())
         if report.instance.problem is None and reloading.still_due(host, report.instance, record):
-            reason = "still due after an earlier repair; check --fix does it"
             command = report.instance.control.reload
+            reason = reloading.why_due(host, report.instance)
             told.append(replace(report, reload=Reload(needed=True, pending=True, command=command, error=reason)))
         else:
             told.append(report)

@@ -142,14 +142,18 @@ def test_where_there_is_no_journal_nothing_is_known(root: Path, answer: Complete
 
 
 @pytest.mark.parametrize(
-    ("message", "trouble"),
+    ("who", "message", "trouble"),
     [
-        ("fatal: bad numerical configuration", True),
-        ("panic: vstring_alloc", True),
-        ("warning: /usr/lib/postfix/sbin/qmgr: bad command startup -- throttling", True),
-        ("warning: process /usr/lib/postfix/sbin/qmgr pid 1 exit status 1", False),
-        ("to=<fatal: x>, status=sent", False),
+        ("smtp[1]", "fatal: bad numerical configuration", True),
+        ("smtp[1]", "panic: vstring_alloc", True),
+        ("master[1]", "warning: /usr/lib/postfix/sbin/qmgr: bad command startup -- throttling", True),
+        ("master[1]", "warning: master_spawn: fork: Resource temporarily unavailable -- throttling", True),
+        ("master[1]", "warning: process /usr/lib/postfix/sbin/qmgr pid 1 exit status 1", False),
+        ("smtp[1]", "to=<fatal: x>, status=sent", False),
+        ("smtp[1]", "4A: to=<a@b>, status=deferred (host b[192.0.2.1] said: 421 too fast, throttling)", False),
+        ("cleanup[1]", "4A: warning: header Subject: a fan is at 90 degrees -- throttling", False),
+        ("cleanup[1]", "warning: a fan is at 90 degrees -- throttling", False),
     ],
 )
-def test_what_counts_as_trouble(message: str, trouble: bool) -> None:
-    assert maillog.Line("smtp[1]", message).is_trouble is trouble
+def test_what_counts_as_trouble(who: str, message: str, *, trouble: bool) -> None:
+    assert maillog.Line(who, message).is_trouble is trouble

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chrootsync.model import Completed, Config, Control, Host, Instance, OnChange, Record, Reload, UnreadableError
-from chrootsync.reload import MOST_BACKOFF, OUTPUT_LIMIT, Occasion, reload, still_due
+from chrootsync.reload import MOST_BACKOFF, OUTPUT_LIMIT, Occasion, reload, still_due, why_due
 from chrootsync.root import Root
 from chrootsync.state import Store
 from tests.unit.scenery import grow, instance
@@ -254,6 +254,19 @@ WATCHING = Control(
     pid_file="/var/pid",
     reborn="qmgr",
 )
+
+
+def test_a_check_says_who_does_a_reload_that_is_due(host: Path) -> None:
+    changed = (host / "etc/postfix/main.cf").stat().st_ctime
+    told = []
+    for started in (changed - 2, changed + 3600):
+        with closing(Root(os.fspath(host))) as reader:
+            due = Host(root=reader, run=Machine({}, started=started), cache=Store(None))
+            told.append(why_due(due, instance(control=WATCHING)))
+    assert told == [
+        "/etc/postfix/main.cf was changed after the last start or reload; reload one when it is complete",
+        "still due after an earlier repair; check --fix does it",
+    ]
 
 
 @pytest.mark.parametrize("automatic", [True, False])
