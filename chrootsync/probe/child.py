@@ -319,6 +319,7 @@ def failed(text: str, key: str | None = None) -> Answer:
 
 
 def reason(error: OSError) -> str:
+    """What the system says of an error, as a clause."""
     return (error.strerror or str(error)).lower()[:TEXT_LIMIT]
 
 
@@ -372,6 +373,7 @@ def look_up_all(libraries: Libraries, lookups: Sequence[Lookup], deadline: float
 def start(libraries: Libraries, lookup: Lookup) -> tuple[int, int]:
     """Begin a lookup; a descriptor to read its answer from, and the number of its process."""
     reader, writer = os.pipe()
+    parent = os.getpid()
     try:
         pid = os.fork()
     except OSError:
@@ -382,6 +384,8 @@ def start(libraries: Libraries, lookup: Lookup) -> tuple[int, int]:
         try:
             os.close(reader)
             libraries.libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+            if os.getppid() != parent:  # it ended before it could be told so
+                os._exit(0)
             os.write(writer, json.dumps(look_up(libraries, lookup)).encode())
         finally:
             os._exit(0)

@@ -60,7 +60,8 @@ def joined(first: Probe, second: Probe) -> Probe:
 
 
 def _is_lost(before: Before, lookup: Lookup) -> bool:
-    return lookup.answer is Answer.FAILS_INSIDE and lookup.what in before.worked
+    """Whether a change broke a lookup; what daemons get along without comes and goes, as the socket of a log does."""
+    return lookup.matters and lookup.answer is Answer.FAILS_INSIDE and lookup.what in before.worked
 
 
 def _plan(machine: Host, instance: Instance, need: Need, *, now: float, dns: bool) -> Plan:

@@ -166,7 +166,7 @@ def _block(instance: InstanceReport, width: int) -> Iterator[str]:
 def _row(lookup: Lookup) -> _Row:
     notes = []
     if lookup.answer is Answer.SAME and not lookup.worked_inside:
-        notes.append("it fails inside and outside alike")
+        notes.append("it fails outside, too")
     elif lookup.answer is not Answer.SAME and not lookup.matters:
         notes.append("daemons get along with that")
     elif lookup.advice:

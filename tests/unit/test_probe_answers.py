@@ -101,6 +101,7 @@ def lookup(what: str, answer: Answer = Answer.FAILS_INSIDE, advice: str | None =
         outside="",
         worked_inside=answer is not Answer.FAILS_INSIDE,
         worked_outside=True,
+        matters=answer is Answer.FAILS_INSIDE,
         advice=advice,
     )
 
@@ -114,6 +115,15 @@ def test_lost_is_what_worked_before_and_fails_now_though_it_works_outside() -> N
 
     assert after.lost == ("broken",)
     assert [one.advice for one in after.lookups] == ["go back", None, None, None]
+
+
+def test_what_daemons_get_along_without_is_never_lost() -> None:
+    """A syslog that is restarted during a repair takes its socket away for a moment."""
+    log = replace(lookup("socket /dev/log"), matters=False)
+
+    after = lost(Before(worked=frozenset({"socket /dev/log"})), Probe(lookups=(log,)), "go back")
+
+    assert after == Probe(lookups=(log,))
 
 
 def test_what_the_first_of_two_passes_lost_stays_lost_while_it_fails() -> None:

@@ -51,7 +51,7 @@ TABLE_80 = """\
 postfix-out  /var/spool/postfix-out
   same          getaddrinfo localhost   127.0.0.1
   same          DNS . NS                no answer
-                it fails inside and outside alike
+                it fails outside, too
   fails inside  getservbyname smtp/tcp  inside:  unknown service
                                         outside: port 25
                 chrootsync check postfix-out tells which copy is missing, stale
@@ -80,7 +80,7 @@ daemons get along with that, 1 instance not probed
 
 PLAIN = """\
 same postfix-out getaddrinfo localhost: 127.0.0.1; outside: 127.0.0.1
-same postfix-out DNS . NS: no answer; outside: no answer; it fails inside and outside alike
+same postfix-out DNS . NS: no answer; outside: no answer; it fails outside, too
 fails-inside postfix-out getservbyname smtp/tcp: unknown service; outside: port 25; \
 chrootsync check postfix-out tells which copy is missing, stale or unreadable
 differs postfix-out getaddrinfo mx.example: 192.0.2.1; \
