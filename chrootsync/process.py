@@ -21,7 +21,6 @@ POLL = 0.02  # seconds between two looks whether it has ended meanwhile
 TRIM = 0.2  # seconds between two looks at how much it has printed
 LINE_LIMIT = 1 << 20  # bytes of one line; what is longer is cut off
 ERROR_LIMIT = 4096  # bytes of standard error beside a stream of lines
-NAME_LIMIT = 15  # bytes that the kernel keeps of a program's name, proc_pid_comm(5)
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
@@ -51,10 +50,10 @@ class LiveRunner:
         own = procfs.process(pid)
         if own is None:
             return None
-        name = None if child is None else os.fsdecode(os.fsencode(child)[:NAME_LIMIT])
-        children = [] if name is None else [one for one in _processes() if one.parent == pid and one.name == name]
-        newest = max([own, *children], key=lambda one: one.ticks)
-        return newest.began
+        if child is None:
+            return own.began
+        children = [one for one in _processes() if one.parent == pid and procfs.is_name_of(one.name, child)]
+        return max([own, *children], key=lambda one: one.ticks).began
 
 
 def feed(command: Sequence[str], data: bytes, *, timeout: float) -> Completed:

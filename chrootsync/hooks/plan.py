@@ -98,8 +98,8 @@ def _putting(settings: Settings, item: Item) -> Step:
         return Step(item=item, action=Action.KEEP)
     if _is_ours(found, item):
         return Step(item=item, action=Action.UPDATE)
-    reason = EDITED if found.data is not None and author(found.data) is Author.EDITED else FOREIGN
-    return Step(item=item, action=Action.REFUSE, reason=f"{reason}; move it away, and what you need of it to a drop-in")
+    reason = f"{_not_ours(found)}; move it away, and what you need of it to a drop-in"
+    return Step(item=item, action=Action.REFUSE, reason=reason)
 
 
 def _removing(settings: Settings, items: Iterable[Item]) -> list[Step]:
@@ -111,9 +111,14 @@ def _removing(settings: Settings, items: Iterable[Item]) -> list[Step]:
         if _is_ours(found, item):
             steps.append(Step(item=item, action=Action.REMOVE))
             continue
-        reason = EDITED if found.data is not None and author(found.data) is Author.EDITED else FOREIGN
-        steps.append(Step(item=item, action=Action.REFUSE, reason=f"{reason}, and stays; remove it by hand"))
+        reason = f"{_not_ours(found)}, and stays; remove it by hand"
+        steps.append(Step(item=item, action=Action.REFUSE, reason=reason))
     return steps
+
+
+def _not_ours(found: Found) -> str:
+    """Why something is not ours any more, or never was."""
+    return EDITED if found.data is not None and author(found.data) is Author.EDITED else FOREIGN
 
 
 def _is_as_wanted(found: Found, item: Item) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from chrootsync import procfs, providers
-from chrootsync.model import AbsentError, Host, Instance, InstanceReport, PathError, UnreadableError
+from chrootsync import daemons, procfs, providers
+from chrootsync.model import Host, Instance, InstanceReport, PathError, UnreadableError
 from chrootsync.model.queues import InstanceStatus, LastRepair, Listen, Master, Queues
 
 QUEUE_TIMEOUT = 60.0  # seconds to list the queues of one instance
-NUMBER_LIMIT = 64  # bytes of a file that holds the number of a process
 
 
 def look(
@@ -69,15 +68,13 @@ def master(host: Host, instance: Instance) -> Master | None:
     if control.pid_file is None or control.master is None:
         return None
     try:
-        number = host.root.read(control.pid_file, limit=NUMBER_LIMIT).strip()
-    except AbsentError:
-        return Master(running=False)
+        number = daemons.master_number(host.root, instance)
     except PathError:
         return Master()
-    process = procfs.process(int(number)) if number.isdigit() else None
+    process = None if number is None else procfs.process(number)
     if process is None or process.name != control.master:
         return Master(running=False)
-    return Master(running=True, pid=int(number), began=process.began)
+    return Master(running=True, pid=number, began=process.began)
 
 
 def ask(instance: Instance, listen: Listen) -> Queues | None:
