@@ -54,7 +54,7 @@ def check(
     probe: Annotated[
         bool, typer.Option("--probe", help="Look things up inside the chroots too, as daemons do.")
     ] = False,
-    no_dns: Annotated[bool, typer.Option("--no-dns", help="With --probe and --fix: ask no name server.")] = False,
+    no_dns: Annotated[bool, typer.Option("--no-dns", help="With --probe or --fix: ask no name server.")] = False,
     root: RootOption = "/",
     config: ConfigOption = None,
     rules: RulesOption = None,
@@ -101,6 +101,8 @@ def check(
     where = places(root=root, config=config, rules=rules, state=state)
     if not fix:
         _refuse_without_fix({"--no-reload": no_reload, "--flush": flush, "--force": force, "--wait": bool(wait)})
+    if no_dns and not (fix or probe):
+        raise ConfigError("--no-dns: goes with --probe or --fix; add one of them, or leave it out")
     if re.fullmatch(r"[\w.@:-]{1,64}", trigger, re.ASCII) is None:
         raise ConfigError("--trigger: must be a name of at most 64 letters, digits and any of . _ @ : -")
     if math.isnan(wait):

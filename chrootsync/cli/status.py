@@ -65,7 +65,8 @@ def status(
     """Tell how each instance is: role, chroot, whether it runs and is in sync, what waits in its queues.
 
     NAME ERRORS counts the deferred messages that wait because a name could not be looked up, OLDEST is the age of the
-    oldest deferred one. Nothing is changed anywhere. Exit status 0: all in sync; 1: drift; 130: ^C ended --watch.
+    oldest deferred one. Nothing is changed anywhere. Exit status 0: all in sync; 1: drift; 4: a reload is pending; 130:
+    ^C ended --watch.
 
     \b
       chrootsync status          how is everything?

@@ -510,6 +510,13 @@ def test_what_a_repair_alone_has_a_use_for_goes_with_fix(filled: Path, option: l
     assert check(filled, "--fix", *option).exit_code == 0
 
 
+def test_no_dns_goes_with_lookups(filled: Path) -> None:
+    made = check(filled, "--no-dns")
+    assert (made.exit_code, made.stdout) == (2, "")
+    assert made.stderr == "chrootsync: --no-dns: goes with --probe or --fix; add one of them, or leave it out\n"
+    assert check(filled, "--fix", "--no-dns").exit_code == 0
+
+
 def test_all_such_mistakes_are_told_at_once(filled: Path) -> None:
     made = check(filled, "--flush", "--force", "--no-reload", "--wait", "1")
     assert [line.split()[1] for line in made.stderr.splitlines()] == ["--no-reload:", "--flush:", "--force:", "--wait:"]
@@ -534,13 +541,16 @@ class Terminal:
     def resize(self, columns: int, rows: int = 24) -> None:
         fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take what there is, a few KiB at the most; whether there was anything."""
         try:
             self.seen += os.read(self._own, 1 << 16).decode(errors="replace")
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EIO):  # nothing yet; nobody has the other side any more
                 raise
             time.sleep(0.01)
+            return False
+        return True
 
     def wait_for(self, text: str, *, times: int = 1) -> None:
         deadline = time.monotonic() + 30
@@ -556,7 +566,8 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.seen
             self._read()
-        self._read()
+        while self._read():
+            assert time.monotonic() < deadline, self.seen
         return self.process.returncode, self.seen[begin:]
 
     def close(self) -> None:
@@ -585,9 +596,9 @@ def test_live_it_is_shown_again_and_again_until_it_is_ended(filled: Path, number
         code, last = terminal.end(number)
     assert code == 130
     assert "\x1b[?1049h" in terminal.seen  # it had a screen of its own
-    restored, _, left = last.rpartition("\x1b[?1049l")
+    _, restored, left = last.rpartition("\x1b[?1049l")
+    assert restored, "the screen that was there before is not back"
     assert "\x1b[?25h" in last
-    assert restored is not None
     assert "1 differs" in left
     assert "every 0.5 s" not in left
 
@@ -615,9 +626,7 @@ def test_live_a_file_that_is_being_edited_does_not_end_it(filled: Path) -> None:
         main_cf.write_text("= broken\n")
         terminal.wait_for("cannot be served")
         os_release.rename(main_cf)
-        seen = len(terminal.seen)
-        while "in sync" not in terminal.seen[seen:]:
-            terminal.wait_for("every 0.5 s", times=terminal.seen.count("every 0.5 s") + 1)
+        terminal.wait_for("in sync", times=terminal.seen.count("in sync") + 1)
         assert terminal.end(signal.SIGINT)[0] == 130
 
 
