@@ -1,4 +1,4 @@
-"""One headless Chromium for all tests of this folder.
+"""One headless Chromium for the tests of a module: it would keep its memory and its helpers to the end of the run.
 
 Where there is none these tests are skipped with the reason. Where CHROOTSYNC_REQUIRE_SYSTEM is set, as in continuous
 integration, such a skip is a failure.
@@ -14,7 +14,7 @@ import pytest
 from tests.browser.chromium import Chromium, program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """A browser; each test opens what it wants to look at."""
     if program() is None:

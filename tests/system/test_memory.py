@@ -627,7 +627,7 @@ def codes(runs: Sequence[Future[CompletedProcess[str]]]) -> list[int]:
 
 def wait_for(container: Container, condition: str, *arguments: str) -> None:
     """Wait until a shell's condition holds."""
-    container.shell(f"until {condition}; do sleep 0.05; done", *arguments, timeout=20)
+    container.shell(f"until {condition}; do sleep 0.05; done", *arguments, timeout=60)
 
 
 BLOCK = "touch /run/blocked; until [ -e /run/go-on ]; do sleep 0.05; done"

@@ -259,7 +259,7 @@ def beside(host: Container, argv: Sequence[str]) -> Iterator[Ending]:
 
 def until(what: Callable[[], bool], ending: Ending) -> None:
     """Wait for something, as long as the command that brings it about is running."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not what():
         assert not ending.done(), ending.result()
         assert time.monotonic() < deadline

@@ -604,7 +604,7 @@ def test_progress_is_shown_after_a_while_whatever_happens(monkeypatch: pytest.Mo
     monkeypatch.setenv("TERM", "xterm")
     with showing.progress(quiet=False) as shown:
         shown.say("repairing post\x1bfix[red]")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while "repairing post\\x1bfix[red]" not in terminal.getvalue() and time.monotonic() < deadline:
             time.sleep(0.05)  # one large file is compared
     assert "repairing post\\x1bfix[red]" in terminal.getvalue()
@@ -635,7 +635,7 @@ def test_progress_of_what_is_quick_is_never_shown(monkeypatch: pytest.MonkeyPatc
     for quiet in (False, True):
         with pytest.raises(ZeroDivisionError):
             quick(quiet=quiet)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while threading.active_count() > before and time.monotonic() < deadline:
             time.sleep(0.01)
         assert threading.active_count() == before

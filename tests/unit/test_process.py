@@ -21,7 +21,7 @@ from tests.unit.machine import descriptors, descriptors_left, promptly
 
 SHELL = "/bin/sh"
 LONG = 60.0
-SHORT = 0.2
+SHORT = 1.0  # seconds, in which even a busy machine starts a shell
 
 
 def run(script: str, *, timeout: float = LONG) -> Completed:
@@ -46,7 +46,7 @@ def wait_for(path: Path) -> int:
 
 def gone(pid: int) -> bool:
     """Whether a process is gone, or only waits for its parent to notice."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LONG
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
@@ -300,7 +300,7 @@ def test_what_is_fed_is_standard_input_and_only_standard_output_is_kept() -> Non
 def test_what_is_fed_and_hangs_is_ended_with_its_group(tmp_path: Path) -> None:
     script = f"sleep 1000 & echo $! > {tmp_path}/pid; cat; wait"
 
-    assert process.feed((SHELL, "-c", script), b"said", timeout=2).code is None
+    assert process.feed((SHELL, "-c", script), b"said", timeout=SHORT).code is None
     assert gone(wait_for(tmp_path / "pid"))
 
 
@@ -379,7 +379,7 @@ def test_the_start_of_a_process_and_of_its_newest_child_of_a_name() -> None:
     with running(FAMILY) as pid:
         after = time.time()
         runner = LiveRunner()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + LONG
         while True:  # the children name themselves when it is their turn
             starts = [
                 runner.started(pid, name)

@@ -173,7 +173,7 @@ def test_a_lock_directory_that_cannot_be_made(tmp_path: Path) -> None:
 def test_without_rights_there_is_no_lock(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     directory = tmp_path / "run"
-    assert no_lock(directory) == f"{directory}: cannot hold a lock there: Permission denied; repair as root"
+    assert no_lock(directory) == f"{directory}: cannot hold a lock there: permission denied; repair as root"
     tmp_path.chmod(0o700)
 
 

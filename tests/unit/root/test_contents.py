@@ -292,7 +292,9 @@ def test_same_is_equality(
     assert found == [copy == source for copy in copies]
 
 
-@pytest.mark.parametrize("data", [b"", b"x", bytes(CHUNK), os.urandom(2 * CHUNK + 3)])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", bytes(CHUNK), os.urandom(2 * CHUNK + 3)], ids=["empty", "one", "zeros", "anything"]
+)
 def test_checksums_are_sha256(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     expected = hashlib.sha256(data).hexdigest()
