@@ -49,8 +49,8 @@ def noted(*paths: str) -> NotingRoot:
         return root
 
 
-def done(*chroots: str) -> onepass._Done:
-    return onepass._Done(report=REPORT, config=Config(), chroots=chroots, repair=None, reload_in=None)
+def done(*chroots: str, logs: frozenset[str] = frozenset()) -> onepass._Done:
+    return onepass._Done(report=REPORT, config=Config(), chroots=chroots, logs=logs, repair=None, reload_in=None)
 
 
 def tell(result: onepass._Done | None, *paths: str) -> dict[str, frozenset[str] | None]:
@@ -97,6 +97,11 @@ def test_what_a_repair_asks_package_managers_is_no_new_place() -> None:
         "/usr/lib/apk/db/installed",
     )
     assert tell(done(), *asked) == tell(done())
+
+
+def test_the_log_that_is_read_after_a_reload_wakes_nobody() -> None:
+    result = done(logs=frozenset({"/var/log/mail.log"}))
+    assert tell(result, "/etc/hosts", "/var/log/mail.log") == tell(result, "/etc/hosts")
 
 
 # --- What is logged -----------------------------------------------------------------------------------------------
