@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from benchmarks.data import DataSet, build
+from benchmarks.data import DataSet, build, chrootsync
 from benchmarks.measure import Command, interleaved, ratio
 
 OURS = "chrootsync check"
@@ -34,13 +34,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs < 1:
         parser.error("--runs must be at least 1")
-    check = _check_command()
+    check = chrootsync()
     results = []
     with tempfile.TemporaryDirectory(prefix="chrootsync-bench-") as place:
         os.chmod(place, 0o755)  # noqa: S103 -- as every directory on the way to a root
         floor = _compile_floor(place)
-        for name, certificates in (("3x40", False), ("3x184", True)):
-            data = build(name, os.path.join(place, name), (*check, "check"), certificates=certificates)
+        for name in ("3x40", "3x180"):
+            data = build(name, os.path.join(place, name), check)
             commands = list(_commands(check, data, floor))
             samples = interleaved(commands, options.runs)
             print(_table(data, samples, options.runs))
@@ -51,12 +51,6 @@ def main() -> None:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"machine": _machine(), "data_sets": results}, file, indent=2)
             file.write("\n")
-
-
-def _check_command() -> tuple[str, ...]:
-    """The installed command, as people run it; else the module."""
-    script = os.path.join(os.path.dirname(sys.executable), "chrootsync")
-    return (script,) if os.path.exists(script) else (sys.executable, "-m", "chrootsync")
 
 
 def _compile_floor(place: str) -> str | None:
@@ -72,29 +66,22 @@ def _compile_floor(place: str) -> str | None:
 
 def _commands(check: tuple[str, ...], data: DataSet, floor: str | None) -> Iterator[Command]:
     """What is measured: ours first."""
-    quiet = ("check", "--format", "plain", "--quiet", "--root", data.root, "--state", data.state)
+    quiet = ("check", "--format", "plain", "--quiet", *data.options())
     yield Command(name=OURS, steps=((*check, *quiet),))
     yield Command(name=START, steps=((*check, "--version"),))
     yield Command(name=BARE, steps=((sys.executable, "-I", "-S", "-c", "pass"),))
     if floor is not None:
-        pairs = _write_list(f"{data.root}.pairs", [path for pair in data.pairs for path in pair])
-        yield Command(name="floor: stat both sides (Fs)", steps=((floor, "stat"),), stdin=pairs)
-        yield Command(name="floor: read both sides (Fr)", steps=((floor, "read"),), stdin=pairs)
+        yield Command(name="floor: stat both sides (Fs)", steps=((floor, "stat"),), stdin=data.pairs)
+        yield Command(name="floor: read both sides (Fr)", steps=((floor, "read"),), stdin=data.pairs)
     rsync = shutil.which("rsync")
     if rsync is not None:
-        steps = tuple(_rsync(rsync, data, number, chroot) for number, chroot in enumerate(data.chroots))
+        steps = tuple(_rsync(rsync, data, instance) for instance in data.chroots)
         yield Command(name="rsync -anc, three times", steps=steps)
 
 
-def _rsync(rsync: str, data: DataSet, number: int, chroot: str) -> tuple[str, ...]:
-    names = _write_list(f"{data.root}.files{number}", [path.lstrip("/") for path in data.chroots[chroot]])
-    return (rsync, "-anc", "--copy-links", "--from0", f"--files-from={names}", f"{data.root}/", data.root + chroot)
-
-
-def _write_list(path: str, items: Sequence[str]) -> str:
-    with open(path, "wb") as file:
-        file.write(b"".join(os.fsencode(item) + b"\0" for item in items))
-    return path
+def _rsync(rsync: str, data: DataSet, instance: str) -> tuple[str, ...]:
+    to = data.root + data.chroots[instance]
+    return (rsync, "-anc", "--copy-links", "--from0", f"--files-from={data.names(instance)}", f"{data.root}/", to)
 
 
 def _missing(floor: str | None) -> Iterator[str]:
@@ -108,7 +95,7 @@ def _missing(floor: str | None) -> Iterator[str]:
 
 def _table(data: DataSet, samples: Mapping[str, Sequence[float]], rounds: int) -> str:
     """One line for each command: its median, its spread, and how a clean check compares with it."""
-    head = f"{data.name}: 3 instances, {len(data.pairs)} copies, {data.size / 1e6:.1f} MB a side; {rounds} rounds"
+    head = f"{data.name}: 3 instances, {data.copies} copies, {data.size / 1e6:.1f} MB a side; {rounds} rounds"
     lines = [head, f"  {'':28} {'median ms':>9} {'min-max ms':>13} {'check / it':>10}  goal"]
     for name, runs in samples.items():
         spread = f"{min(runs):.1f}-{max(runs):.1f}"
@@ -136,7 +123,7 @@ def _numbers(data: DataSet, samples: Mapping[str, Sequence[float]]) -> dict[str,
         }
         for name, runs in samples.items()
     ]
-    return {"name": data.name, "copies": len(data.pairs), "bytes": data.size, "rows": rows}
+    return {"name": data.name, "copies": data.copies, "bytes": data.size, "rows": rows}
 
 
 def _machine() -> dict[str, object]:

@@ -1,172 +1,135 @@
-"""Builds throw-away data sets: an image with three Postfix instances, whose chroots are in sync."""
+"""``python -m benchmarks.data NAME DIRECTORY``: builds a throw-away data set that is in sync.
+
+Each is an image, ``DIRECTORY/root``, with what a check of it takes beside it. Names:
+
+- ``3x40``: three Postfix instances of 40 files, 33 MB of copies; ``3x180`` with a CApath of 140 more in each
+- ``100k``: one jail of 100,000 files, 2 GB; ``5k`` has 5000, 100 MB
+- ``1000x40``: 1000 jails of the same 40 files, 2 GB; ``100x40`` has a tenth
+- ``bytes``: four jails of 50 files, from 1 MB to 1 GB; ``bytes-small`` has three
+"""
 
 from __future__ import annotations
 
-import glob
+import argparse
+import json
 import os
 import shutil
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
-from benchmarks.measure import Command, run
+from benchmarks import jails, mail
+from benchmarks.files import copies, write_list
 
-CHROOTS = {
-    "postfix": "/var/spool/postfix",
-    "postfix-in": "/var/spool/postfix-in",
-    "postfix-out": "/var/spool/postfix-out",
+Builder = Callable[[str, tuple[str, ...]], Mapping[str, str]]
+
+SETS: Mapping[str, Builder] = {
+    "3x40": mail.build,
+    "3x180": mail.build_with_certificates,
+    "100k": lambda place, _: jails.one(place, 100_000),
+    "5k": lambda place, _: jails.one(place, 5000),
+    "1000x40": lambda place, _: jails.many(place, 1000),
+    "100x40": lambda place, _: jails.many(place, 100),
+    "bytes": lambda place, _: jails.sizes(place, (1, 10, 100, 1000)),
+    "bytes-small": lambda place, _: jails.sizes(place, (1, 10, 100)),
 }
-FILES = 40  # in each chroot, certificates aside
-BYTES = 11_000_000  # in each chroot: 33 MB in all three
-CERTIFICATES = 144  # of Debian's ca-certificates, as a CApath has them
-
-TAKEN = ("hosts", "host.conf", "gai.conf", "services", "passwd", "group", "os-release", "ld.so.cache")
-LIBRARIES = ("libc.so.6", "libresolv.so.2", "libgcc_s.so.1", "libnss_hesiod.so.2", "libnss_compat.so.2")
-
-MAIN_CF = """\
-compatibility_level = 3.6
-multi_instance_enable = yes
-multi_instance_name = {name}
-queue_directory = {chroot}
-data_directory = /var/lib/{name}
-mail_owner = postfix
-smtpd_banner = $myhostname ESMTP $mail_name
-myhostname = mail.example.org
-mydestination = $myhostname, localhost.localdomain, localhost
-smtp_tls_security_level = may
-smtp_tls_session_cache_database = btree:${{data_directory}}/smtp_scache
-"""
-
-# The services that Debian enables, with its chroot column, and a submission service with parameters of its own.
-MASTER_CF = """\
-smtp       inet  n - y - - smtpd
-submission inet  n - y - - smtpd
-  -o syslog_name=postfix/submission
-  -o smtpd_tls_security_level=encrypt
-  -o smtpd_sasl_auth_enable=yes
-pickup     unix  n - y 60 1 pickup
-cleanup    unix  n - y - 0 cleanup
-qmgr       unix  n - n 300 1 qmgr
-tlsmgr     unix  - - y 1000? 1 tlsmgr
-rewrite    unix  - - y - - trivial-rewrite
-bounce     unix  - - y - 0 bounce
-defer      unix  - - y - 0 bounce
-trace      unix  - - y - 0 bounce
-verify     unix  - - y - 1 verify
-flush      unix  n - y 1000? 0 flush
-proxymap   unix  - - n - - proxymap
-proxywrite unix  - - n - 1 proxymap
-smtp       unix  - - y - - smtp
-relay      unix  - - y - - smtp
-  -o syslog_name=postfix/$service_name
-showq      unix  n - y - - showq
-error      unix  - - y - - error
-retry      unix  - - y - - error
-discard    unix  - - y - - discard
-local      unix  - n n - - local
-virtual    unix  - n n - - virtual
-lmtp       unix  - - y - - lmtp
-anvil      unix  - - y - 1 anvil
-scache     unix  - - y - 1 scache
-postlog    unix-dgram n - n - 1 postlogd
-"""
+"""What builds each set in an empty directory, given the command that is measured; it tells chroots by instance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSet:
-    """An image that is in sync: ``pairs`` are sources with their copies, ``chroots`` the same by chroot, relative."""
+    """A data set on disk. No list of its files is kept here: whoever starts a process counts as part of its memory."""
 
     name: str
-    root: str
-    state: str
-    pairs: tuple[tuple[str, str], ...]
-    chroots: dict[str, tuple[str, ...]]
+    place: str
+    chroots: dict[str, str]
+    copies: int
     size: int
 
+    @property
+    def root(self) -> str:
+        """The image."""
+        return f"{self.place}/root"
 
-def build(name: str, place: str, check: tuple[str, ...], *, certificates: bool = False) -> DataSet:
-    """Make a data set in the empty directory ``place``; ``check`` is the command that compares and repairs."""
-    root, state = f"{place}/root", f"{place}/state"
-    _make_host(root, certificates=certificates)
-    for one, chroot in CHROOTS.items():
-        _configure(root, one, chroot, certificates=certificates)
-    repair = Command(name="repair", steps=((*check, "--fix", "--quiet", "--root", root, "--state", state),))
-    run(repair)  # now the chroots hold what the rules ask for; the rest is what somebody once put there
-    _fill(root)
-    run(repair)
-    chroots = {chroot: tuple(_copies(root, chroot)) for chroot in CHROOTS.values()}
-    pairs = tuple((root + path, root + chroot + path) for chroot, paths in chroots.items() for path in paths)
-    size = sum(os.path.getsize(copy) for _, copy in pairs)
-    return DataSet(name=name, root=root, state=state, pairs=pairs, chroots=chroots, size=size)
+    @property
+    def pairs(self) -> str:
+        """A file with the paths of each source and its copy in turn, a NUL behind each."""
+        return f"{self.place}/pairs"
 
+    def names(self, instance: str) -> str:
+        """A file with the paths of an instance's copies, relative to the chroot and to the image alike."""
+        return f"{self.place}/names/{instance}"
 
-def _make_host(root: str, *, certificates: bool) -> None:
-    """A host of this machine's own files, with a merged /usr."""
-    os.makedirs(f"{root}/usr/lib", mode=0o755)
-    os.symlink("usr/lib", f"{root}/lib")
-    for name in TAKEN:
-        _take(root, f"/etc/{name}")
-    _write(root, "/etc/resolv.conf", b"nameserver 192.0.2.53\noptions trust-ad\n")
-    _write(root, "/etc/nsswitch.conf", b"passwd: files\nhosts: files dns hesiod\nservices: files\n")
-    for name in LIBRARIES:
-        for path in glob.glob(f"/lib/*-linux-gnu*/{name}") + glob.glob(f"/lib64/{name}"):
-            _take(root, path)
-    for number in range(CERTIFICATES if certificates else 0):
-        _write(root, f"/usr/share/ca-certificates/{number}.crt", os.urandom(900).hex().encode())
-        _make_directory(root, "/etc/ssl/certs")
-        os.symlink(f"../../../usr/share/ca-certificates/{number}.crt", f"{root}/etc/ssl/certs/{number:08x}.0")
+    def options(self, rules: str = "rules", config: str = "chrootsync.toml") -> tuple[str, ...]:
+        """The options of a check of this data set."""
+        own = ("--config", f"{self.place}/{config}", "--rules", f"{self.place}/{rules}")
+        jails = os.path.exists(own[1])
+        return ("--root", self.root, "--state", f"{self.place}/state", *(own if jails else ()))
 
 
-def _configure(root: str, name: str, chroot: str, *, certificates: bool) -> None:
-    text = MAIN_CF.format(name=name, chroot=chroot)
-    if name == "postfix":
-        text += "multi_instance_directories = /etc/postfix-in, /etc/postfix-out\n"
-    if certificates:
-        text += "smtp_tls_CApath = /etc/ssl/certs\n"
-    _write(root, f"/etc/{name}/main.cf", text.encode())
-    _write(root, f"/etc/{name}/master.cf", MASTER_CF.encode())
-    _make_directory(root, chroot)
+def build(name: str, place: str, command: tuple[str, ...]) -> DataSet:
+    """Build a data set in the directory ``place``, which must be empty or missing; ``command`` is chrootsync."""
+    os.makedirs(place, mode=0o755, exist_ok=True)
+    chroots = dict(SETS[name](place, command))
+    number, size = _list(place, chroots)
+    made = DataSet(name=name, place=place, chroots=chroots, copies=number, size=size)
+    with open(f"{place}/data.json", "w", encoding="utf-8") as file:
+        json.dump(asdict(made), file)
+    os.sync()  # what is still to be written would be, while something is measured
+    return made
 
 
-def _fill(root: str) -> None:
-    """Bring each chroot to FILES files and BYTES bytes, with libraries as they occur: few large, many small."""
-    for chroot in CHROOTS.values():
-        present = [path for path in _copies(root, chroot) if not path.startswith("/etc/ssl/")]
-        count = FILES - len(present)
-        missing = BYTES - sum(os.path.getsize(root + chroot + path) for path in present)
-        weights = [number**3 for number in range(1, count + 1)]
-        for number, weight in enumerate(weights):
-            path = f"/usr/lib/libfiller{number}.so.1"
-            if not os.path.exists(root + path):
-                _write(root, path, os.urandom(missing * weight // sum(weights)))
-            _make_directory(root, os.path.dirname(chroot + path))
-            shutil.copyfile(root + path, root + chroot + path)
+def load(place: str) -> DataSet:
+    """The data set that was built there."""
+    with open(f"{place}/data.json", encoding="utf-8") as file:
+        return DataSet(**json.load(file))
 
 
-def _copies(root: str, chroot: str) -> list[str]:
-    """The files in a chroot, as paths absolute from it."""
-    base = root + chroot
-    found = (os.path.join(folder, name) for folder, _, names in os.walk(base) for name in names)
-    return sorted(path.removeprefix(base) for path in found)
+def chrootsync() -> tuple[str, ...]:
+    """The installed command, as people run it; else the module."""
+    script = os.path.join(os.path.dirname(sys.executable), "chrootsync")
+    return (script,) if os.path.exists(script) else (sys.executable, "-m", "chrootsync")
 
 
-def _take(root: str, path: str) -> None:
-    """Copy one of this machine's files, where it has it."""
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            _write(root, path, file.read())
+def _list(place: str, chroots: Mapping[str, str]) -> tuple[int, int]:
+    """Write the lists of files that peers are given; tell how many copies there are, and their bytes."""
+    root = f"{place}/root"
+    os.mkdir(f"{place}/names")
+    number = size = 0
+    with open(f"{place}/pairs", "wb") as pairs:
+        for instance, chroot in chroots.items():
+            found = copies(root + chroot)
+            write_list(f"{place}/names/{instance}", [path.lstrip("/") for path in found])
+            for path in found:
+                copy = f"{root}{chroot}{path}"
+                pairs.write(os.fsencode(f"{root}{path}") + b"\0" + os.fsencode(copy) + b"\0")
+                number, size = number + 1, size + os.path.getsize(copy)
+    return number, size
 
 
-def _write(root: str, path: str, data: bytes) -> None:
-    _make_directory(root, os.path.dirname(path))
-    with open(root + path, "wb") as file:
-        file.write(data)
-    os.chmod(root + path, 0o644)
+def main() -> None:
+    """Build one data set."""
+    summary, _, names = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data",
+        description=summary,
+        epilog=names,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=sorted(SETS), metavar="NAME")
+    parser.add_argument("directory", metavar="DIRECTORY", help="where; it is made, and must not hold anything")
+    options = parser.parse_args()
+    place = os.path.abspath(options.directory)
+    if os.path.isdir(place) and os.listdir(place):
+        parser.error(f"{place} is not empty")
+    try:
+        made = build(options.name, place, chrootsync())
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    print(f"{made.name}: {len(made.chroots)} instances, {made.copies} copies, {made.size / 1e6:.1f} MB a side")
+    print(" ".join(("chrootsync", "check", "--quiet", *made.options())))
 
 
-def _make_directory(root: str, path: str) -> None:
-    """Make a directory and its parents with the mode that a host's have, whatever the umask is."""
-    made = root
-    for name in path.strip("/").split("/"):
-        made = f"{made}/{name}"
-        if not os.path.isdir(made):
-            os.mkdir(made)
-            os.chmod(made, 0o755)  # noqa: S103 -- as every directory of a host
+if __name__ == "__main__":
+    main()
