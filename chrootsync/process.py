@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OUTPUT_LIMIT = 1 << 20
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02  # seconds between two looks whether it has ended meanwhile
+AT_ONCE = 8  # processes that are fed at the same time
 TRIM = 0.2  # seconds between two looks at how much it has printed
 LINE_LIMIT = 1 << 20  # bytes of one line; what is longer is cut off
 ERROR_LIMIT = 4096  # bytes of standard error beside a stream of lines
@@ -56,22 +57,46 @@ class LiveRunner:
         return max([own, *children], key=lambda one: one.ticks).began
 
 
-def feed(command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
-    """Run ``command`` as LiveRunner does, with ``data`` as its standard input; only its standard output is kept.
+def feed(command: Sequence[str], inputs: Sequence[bytes], *, timeout: float) -> list[Completed | UnreadableError]:
+    """Run ``command`` as LiveRunner does once for each of ``inputs``, which is its standard input, at the same time.
 
-    Raises UnreadableError as LiveRunner does.
+    Only standard output is kept. What cannot be started is told by its error; ``timeout`` is for all of some few.
     """
-    from chrootsync.model import Completed
+    done: list[Completed | UnreadableError] = []
+    for first in range(0, len(inputs), AT_ONCE):
+        done += _fed(command, inputs[first : first + AT_ONCE], timeout)
+    return done
 
+
+def _fed(command: Sequence[str], inputs: Sequence[bytes], timeout: float) -> list[Completed | UnreadableError]:
+    from chrootsync.model import Completed, UnreadableError
+
+    def result(begun: tuple[subprocess.Popen[bytes], int] | UnreadableError) -> Completed | UnreadableError:
+        if isinstance(begun, UnreadableError):
+            return begun
+        process, output = begun
+        code = _wait(process, max(0.0, deadline - time.monotonic()), output)
+        return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
+
+    deadline = time.monotonic() + timeout
     with ExitStack() as undo:
+        return [result(begun) for begun in [_begin_fed(undo, command, data) for data in inputs]]
+
+
+def _begin_fed(
+    undo: ExitStack, command: Sequence[str], data: bytes
+) -> tuple[subprocess.Popen[bytes], int] | UnreadableError:
+    """A command that was started with some input, and the file for its output; or why it was not."""
+    from chrootsync.model import UnreadableError
+
+    try:
         given, output, errors = (_file(undo, command) for _ in range(3))
         os.pwrite(given, data, 0)
         process = _begin(command, output, errors, given)
-        try:
-            code = _wait(process, timeout, output)
-        finally:
-            _end(process)
-        return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
+    except UnreadableError as error:
+        return error
+    undo.callback(_end, process)
+    return process, output
 
 
 def stream(command: Sequence[str], hear: Callable[[bytes], None], *, timeout: float) -> Completed:
@@ -190,17 +215,30 @@ def _text(output: int, limit: int) -> str:
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, output: int) -> int | None:
     """The exit status; None where the time is over. Output beyond the limit is thrown away meanwhile."""
-    import subprocess
-
     deadline = time.monotonic() + timeout
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            return process.wait(max(0.0, min(left, TRIM)))
-        except subprocess.TimeoutExpired:
-            if left <= TRIM:
+    with ExitStack() as undo:
+        wait = _waiting(process, undo)
+        while process.poll() is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return None
-        _cut(output)
+            wait(min(left, TRIM))
+            _cut(output)
+    return process.returncode
+
+
+def _waiting(process: subprocess.Popen[bytes], undo: ExitStack) -> Callable[[float], object]:
+    """What waits for the end of a process, so many seconds at most: Popen.wait() would notice it up to 50 ms later."""
+    import select
+
+    try:
+        ended = os.pidfd_open(process.pid)
+    except OSError:  # before Linux 5.3
+        return lambda seconds: time.sleep(min(seconds, POLL))
+    undo.callback(os.close, ended)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    return lambda seconds: poll.poll(seconds * 1000)
 
 
 def _cut(output: int) -> None:

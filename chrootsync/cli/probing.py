@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from chrootsync.cli.compare import MANUAL, Wishes
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import STATE, Scene
-from chrootsync.model import ConfigError, InstanceReport, Probe, Remedy, Status
-from chrootsync.probe.needs import Needs
+from chrootsync.model import ConfigError, Instance, InstanceReport, Probe, Remedy, Status
+from chrootsync.probe.needs import Need, Needs
 
 if TYPE_CHECKING:
     from chrootsync.probe.looking import Before
+
+SHOWN = 3  # instances that are named while they are probed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,44 +31,47 @@ class Prober:
 
     def all(self, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
         """The reports with what somebody asked to be looked up; what was looked up already is not once more."""
-        return tuple(replace(one, probe=replace(one.probe or self._probe(one), asked=True)) for one in reports)
+        probes = self._probes([one for one in reports if one.probe is None])
+        return tuple(replace(one, probe=replace(one.probe or probes[one.instance.name], asked=True)) for one in reports)
 
     def before(self, reports: Sequence[InstanceReport]) -> dict[str, Before]:
         """What works in the chroots that are about to be repaired, by the names of their instances."""
-        return {one.instance.name: self._working(one) for one in reports if _will_be_repaired(one)}
+        wanted = [one.instance for one in reports if _will_be_repaired(one)]
+        if not wanted:
+            return {}
+        from chrootsync.probe.looking import working
+
+        found = working(self.stage.host, self._needed(wanted), now=self.now, dns=self.dns)
+        return {instance.name: before for instance, before in zip(wanted, found, strict=True)}
 
     def after(
         self, reports: Sequence[InstanceReport], before: Mapping[str, Before], repair: int | None
     ) -> tuple[InstanceReport, ...]:
         """The reports with what works in the chroots that were repaired; ``repair`` is its number."""
+        repaired = [one for one in reports if one.instance.name in before and _was_repaired(one)]
+        if not repaired:
+            return tuple(reports)
         from chrootsync.probe.looking import lost
 
-        return tuple(
-            replace(one, probe=lost(before[one.instance.name], self._probe(one), self._way_back(repair)))
-            if one.instance.name in before and _was_repaired(one)
-            else one
-            for one in reports
-        )
+        probes = self._probes(repaired)
+        found = {name: lost(before[name], probe, self._way_back(repair)) for name, probe in probes.items()}
+        return tuple(replace(one, probe=found.get(one.instance.name, one.probe)) for one in reports)
 
-    def _probe(self, report: InstanceReport) -> Probe:
+    def _probes(self, reports: Sequence[InstanceReport]) -> dict[str, Probe]:
+        """What works in the chroots of some reports, by the names of their instances."""
+        probes = {one.instance.name: Probe(error=one.instance.problem) for one in reports}
+        wanted = [one.instance for one in reports if one.instance.problem is None and one.instance.chrooted]
+        if not wanted:
+            return probes
         from chrootsync.probe.looking import probe
 
-        instance = report.instance
-        if instance.problem is not None:
-            return Probe(error=instance.problem)
-        if not instance.chrooted:
-            return Probe()
-        self.shown.say(f"probing {instance.name}")
-        need = self.needs.of(instance.name)
-        return probe(self.stage.host, instance, need, now=self.now, dns=self.dns)
+        found = probe(self.stage.host, self._needed(wanted), now=self.now, dns=self.dns)
+        return probes | {instance.name: one for instance, one in zip(wanted, found, strict=True)}
 
-    def _working(self, report: InstanceReport) -> Before:
-        from chrootsync.probe.looking import working
-
-        instance = report.instance
-        self.shown.say(f"probing {instance.name}")
-        need = self.needs.of(instance.name)
-        return working(self.stage.host, instance, need, now=self.now, dns=self.dns)
+    def _needed(self, instances: Sequence[Instance]) -> list[tuple[Instance, Need]]:
+        names = [instance.name for instance in instances]
+        self.shown.say(f"probing {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}")
+        return [(instance, self.needs.of(instance.name)) for instance in instances]
 
     def _way_back(self, repair: int | None) -> str:
         if repair is None:

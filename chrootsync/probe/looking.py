@@ -1,4 +1,4 @@
-"""Starts the child inside a chroot and outside, and tells what its answers come to."""
+"""Starts children inside chroots and outside, and tells what their answers come to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from chrootsync import process
-from chrootsync.model import Answer, Host, Instance, Lookup, PathError, Probe
+from chrootsync.model import Answer, Completed, Host, Instance, Lookup, PathError, Probe
 from chrootsync.probe import answers, child
 from chrootsync.probe.needs import Need
 from chrootsync.probe.plan import Item, Plan, host, plan
@@ -18,6 +19,9 @@ from chrootsync.probe.plan import Item, Plan, host, plan
 SECONDS = 8.0  # for all lookups of one side, which are done at the same time
 GRACE = 7.0  # seconds that the process may take beyond them
 HOSTS_LIMIT = 1 << 20
+
+Wanted = tuple[Instance, Need]
+"""An instance, and what its chroot is needed for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,21 +31,42 @@ class Before:
     worked: frozenset[str] = frozenset()
 
 
-def probe(machine: Host, instance: Instance, need: Need, *, now: float, dns: bool) -> Probe:
-    """Do an instance's lookups inside its chroot and outside. What keeps them from being done is the probe's error."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Side:
+    """Lookups for a fresh process, and those of so many further ``names`` at most that its hosts file has."""
+
+    wanted: Plan
+    items: Sequence[Item]
+    inside: bool
+    names: int = 0
+
+    def given(self) -> bytes:
+        """What the process is told."""
+        given = {
+            "chroot": self.wanted.chroot if self.inside else None,
+            "users": self.wanted.users,
+            "seconds": SECONDS,
+            "names": self.names,
+            "lookups": [item.inside if self.inside else item.outside for item in self.items],
+        }
+        return json.dumps(given).encode()
+
+
+_Result = TypeVar("_Result")
+_Talk = Generator[Sequence[_Side], Sequence[answers.Told], _Result]
+"""What is asked for one instance, round by round; it comes to a result."""
+
+
+def probe(machine: Host, wanted: Sequence[Wanted], *, now: float, dns: bool) -> list[Probe]:
+    """Do lookups inside chroots and outside; what keeps those of one from being done is the error of its probe."""
     began = time.monotonic()
-    found = _probe(machine, _plan(machine, instance, need, now=now, dns=dns))
-    return replace(found, duration=time.monotonic() - began)
+    found = _all([_probe(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])
+    return [replace(one, duration=time.monotonic() - began) for one in found]
 
 
-def working(machine: Host, instance: Instance, need: Need, *, now: float, dns: bool) -> Before:
-    """Which lookups work inside the chroot, without asking whether they should."""
-    wanted = _plan(machine, instance, need, now=now, dns=dns)
-    if not wanted.items or _refusal(machine, wanted.chroot) is not None:
-        return Before()
-    told = _ask(wanted, wanted.items, inside=True, names=wanted.names)
-    items = _with_names(wanted, told.names)
-    return Before(worked=frozenset(item.what for item, said in zip(items, told.answers, strict=False) if said.worked))
+def working(machine: Host, wanted: Sequence[Wanted], *, now: float, dns: bool) -> list[Before]:
+    """Which lookups work inside chroots, without asking whether they should."""
+    return _all([_working(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])
 
 
 def lost(before: Before, found: Probe, advice: str) -> Probe:
@@ -64,36 +89,56 @@ def _is_lost(before: Before, lookup: Lookup) -> bool:
     return lookup.matters and lookup.answer is Answer.FAILS_INSIDE and lookup.what in before.worked
 
 
-def _plan(machine: Host, instance: Instance, need: Need, *, now: float, dns: bool) -> Plan:
+def _plan(machine: Host, wanted: Wanted, *, now: float, dns: bool) -> Plan:
     try:
         hosts = machine.root.read("/etc/hosts", limit=HOSTS_LIMIT).decode("ascii", "replace")
     except PathError:
         hosts = ""
-    return plan(instance, need, hosts, now=now, dns=dns)
+    return plan(*wanted, hosts, now=now, dns=dns)
 
 
-def _probe(machine: Host, wanted: Plan) -> Probe:
+# --- What is asked for one instance -------------------------------------------------------------------------------
+
+
+def _working(machine: Host, wanted: Plan) -> _Talk[Before]:
+    if not wanted.items or _refusal(machine, wanted.chroot) is not None:
+        return Before()
+    (told,) = yield [_inside(wanted)]
+    items = _with_names(wanted, told.names)
+    return Before(worked=frozenset(item.what for item, said in zip(items, told.answers, strict=False) if said.worked))
+
+
+def _probe(machine: Host, wanted: Plan) -> _Talk[Probe]:
     if not wanted.items:
         return Probe()
     refusal = _refusal(machine, wanted.chroot)
     if refusal is not None:
         return Probe(error=refusal)
-    inside = _ask(wanted, wanted.items, inside=True, names=wanted.names)
+    inside, outside = yield [_inside(wanted), _Side(wanted=wanted, items=wanted.items, inside=False)]
     if inside.error is not None:
         return Probe(error=inside.error)
     items = _with_names(wanted, inside.names)
-    outside = _ask(wanted, items, inside=False)
+    outside = yield from _completed(wanted, outside, items[len(wanted.items) :])
     if outside.error is not None:
         return Probe(error=f"outside the chroot {outside.error}")
-    return Probe(lookups=_confirmed(wanted, items, answers.compare(items, inside.answers, outside.answers)))
+    found = answers.compare(items, inside.answers, outside.answers)
+    return Probe(lookups=(yield from _confirmed(wanted, items, found)))
 
 
-def _confirmed(wanted: Plan, items: Sequence[Item], found: Sequence[Lookup]) -> tuple[Lookup, ...]:
+def _completed(wanted: Plan, outside: answers.Told, more: Sequence[Item]) -> _Talk[answers.Told]:
+    """What is known from outside, with the lookups that only the answers from inside told of."""
+    if not more or outside.error is not None:
+        return outside
+    (told,) = yield [_Side(wanted=wanted, items=more, inside=False)]
+    return replace(told, answers=(*outside.answers, *told.answers))
+
+
+def _confirmed(wanted: Plan, items: Sequence[Item], found: Sequence[Lookup]) -> _Talk[tuple[Lookup, ...]]:
     """The lookups; those with trouble are done once more, for a datagram may be lost and a host may be busy."""
     doubtful = [item for item, lookup in zip(items, found, strict=True) if lookup.matters]
     if not doubtful:
         return tuple(found)
-    inside, outside = _ask(wanted, doubtful, inside=True), _ask(wanted, doubtful, inside=False)
+    inside, outside = yield [_Side(wanted=wanted, items=doubtful, inside=inside) for inside in (True, False)]
     if inside.error is not None or outside.error is not None:
         return tuple(found)
     again = {one.what: one for one in answers.compare(doubtful, inside.answers, outside.answers)}
@@ -109,27 +154,52 @@ def _refusal(machine: Host, chroot: str) -> str | None:
     return None
 
 
+def _inside(wanted: Plan) -> _Side:
+    return _Side(wanted=wanted, items=wanted.items, inside=True, names=wanted.names)
+
+
 def _with_names(wanted: Plan, names: Sequence[str]) -> tuple[Item, ...]:
     """The lookups, and behind them those of names that only the chroot's hosts file told."""
     return (*wanted.items, *(host(name, wanted.name_advice) for name in names))
 
 
-def _ask(wanted: Plan, items: Sequence[Item], *, inside: bool, names: int = 0) -> answers.Told:
-    """Let a fresh process do lookups, and those of at most so many further ``names`` that the hosts file there has."""
-    given = {
-        "chroot": wanted.chroot if inside else None,
-        "users": wanted.users,
-        "seconds": SECONDS,
-        "names": names,
-        "lookups": [item.inside if inside else item.outside for item in items],
-    }
+# --- Asking for all of them at the same time ----------------------------------------------------------------------
+
+
+def _all(talks: Sequence[_Talk[_Result]]) -> list[_Result]:
+    """What all come to; what they ask in the same round is asked at the same time."""
+    results: dict[int, _Result] = {}
+    asked = dict[int, Sequence[_Side]]()
+    told: dict[int, list[answers.Told] | None] = dict.fromkeys(range(len(talks)))
+    while told:
+        asked.clear()
+        for number, said in told.items():
+            try:
+                asked[number] = talks[number].send(said)  # type: ignore[arg-type]  # None begins
+            except StopIteration as end:
+                results[number] = end.value
+        rest = iter(_ask([side for sides in asked.values() for side in sides]))
+        told = {number: [next(rest) for _ in sides] for number, sides in asked.items()}
+    return [results[number] for number in range(len(talks))]
+
+
+def _ask(sides: Sequence[_Side]) -> list[answers.Told]:
+    """Let fresh processes do lookups; outside, several instances may ask for the same, which is done once."""
+    if not sides:
+        return []
+    given = [side.given() for side in sides]
+    distinct = list(dict.fromkeys(given))
     command = (os.path.abspath(sys.executable), "-I", "-S", os.path.abspath(child.__file__))
-    try:
-        done = process.feed(command, json.dumps(given).encode(), timeout=SECONDS + GRACE)
-    except PathError as error:
-        return answers.Told(error=str(error))
+    done = dict(zip(distinct, process.feed(command, distinct, timeout=SECONDS + GRACE), strict=True))
+    return [_told(done[data], side) for data, side in zip(given, sides, strict=True)]
+
+
+def _told(done: Completed | PathError, side: _Side) -> answers.Told:
+    """What a process said."""
+    if isinstance(done, PathError):
+        return answers.Told(error=str(done))
     if done.code is None:
         return answers.Told(error=f"its process did not end within {SECONDS + GRACE:.0f} seconds")
     if done.code < 0:
         return answers.Told(error=f"its process was killed by signal {-done.code}")
-    return answers.read(done.output, len(items), names)
+    return answers.read(done.output, len(side.items), side.names)

@@ -28,7 +28,7 @@ from chrootsync.model import (
     Status,
 )
 from chrootsync.probe import looking
-from chrootsync.probe.looking import Before
+from chrootsync.probe.looking import Before, Wanted
 from tests.unit.report.report_samples import IN, OUT, SUBMISSION, finding, instance
 from tests.unit.scenery import grow
 from tests.unit.test_cli import run
@@ -67,13 +67,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whose lookups were done, in order; no process is started."""
     names: list[str] = []
 
-    def working(_: object, where: Instance, *_others: object, **_options: Any) -> Before:
-        names.append(f"before {where.name}")
-        return Before(worked=frozenset({BROKEN.what}))
+    def working(_: object, wanted: Sequence[Wanted], **_options: Any) -> list[Before]:
+        names.extend(f"before {where.name}" for where, _need in wanted)
+        return [Before(worked=frozenset({BROKEN.what}))] * len(wanted)
 
-    def probe(_: object, where: Instance, *_others: object, **_options: Any) -> Probe:
-        names.append(f"after {where.name}")
-        return Probe(lookups=(BROKEN,))
+    def probe(_: object, wanted: Sequence[Wanted], **_options: Any) -> list[Probe]:
+        names.extend(f"after {where.name}" for where, _need in wanted)
+        return [Probe(lookups=(BROKEN,))] * len(wanted)
 
     monkeypatch.setattr(looking, "working", working)
     monkeypatch.setattr(looking, "probe", probe)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from chrootsync import process
+from chrootsync.model import Completed
 from chrootsync.probe import child
 from tests.unit.scenery import Tree, grow
 
@@ -47,7 +48,8 @@ def ask(
         "lookups": lookups,
     }
     command = (sys.executable, "-I", "-S", child.__file__)
-    done = process.feed(command, json.dumps(plan).encode(), timeout=2 * LONG)
+    [done] = process.feed(command, [json.dumps(plan).encode()], timeout=2 * LONG)
+    assert isinstance(done, Completed), done
     assert done.code == 0, done
     said = json.loads(done.output)
     assert isinstance(said, dict)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from chrootsync import process
-from chrootsync.model import Answer, Completed, Daemon, Host, Probe, UnreadableError, UnsafeError
+from chrootsync.model import Answer, Completed, Daemon, Host, Instance, Probe, UnreadableError, UnsafeError
 from chrootsync.probe import child, looking
+from chrootsync.probe.looking import Before
 from chrootsync.probe.needs import Need
 from tests.unit.scenery import instance
 
@@ -26,6 +28,10 @@ WHERE = instance(
 SERVICES = Need(files={"/etc/services"})
 
 
+def jail() -> Instance:
+    return instance("jail")
+
+
 class Root:
     """As much of a root as is asked for: no hosts file, and a chroot that may be refused."""
 
@@ -36,7 +42,7 @@ class Root:
         raise UnreadableError(path, f"not here, whatever the limit of {limit} is")
 
     def chroot(self, path: str) -> Root:
-        assert path == "/queue"
+        assert path in {"/queue", "/other"}
         if self.refusal is not None:
             raise self.refusal
         return self
@@ -44,21 +50,28 @@ class Root:
     def close(self) -> None: ...
 
 
+Said = Completed | UnreadableError | Sequence[tuple[bool, str]]
+
+
 class Children:
     """Answers for children that are never started, in order; keeps their plans."""
 
-    def __init__(self, *said: Completed | Exception | Sequence[tuple[bool, str]]) -> None:
-        self.said: Iterator[Completed | Exception | Sequence[tuple[bool, str]]] = iter(said)
+    def __init__(self, *said: Said) -> None:
+        self.said = iter(said)
         self.plans: list[dict[str, Any]] = []
+        self.rounds = 0
 
-    def feed(self, command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
+    def feed(
+        self, command: Sequence[str], inputs: Sequence[bytes], *, timeout: float
+    ) -> list[Completed | UnreadableError]:
         assert command == (sys.executable, "-I", "-S", os.path.abspath(child.__file__))
         assert timeout == 15
-        self.plans.append(json.loads(data))
-        said = next(self.said)
-        if isinstance(said, Exception):
-            raise said
-        if isinstance(said, Completed):
+        self.rounds += 1
+        self.plans += map(json.loads, inputs)
+        return [self._said(next(self.said)) for _ in inputs]
+
+    def _said(self, said: Said) -> Completed | UnreadableError:
+        if isinstance(said, (Completed, UnreadableError)):
             return said
         answers = [{"worked": worked, "text": text, "key": text} for worked, text in said]
         return Completed(code=0, output=json.dumps({"answers": answers, "names": []}))
@@ -71,7 +84,8 @@ NOW = (True, "12:00:00 +0000 (UTC)")
 def probe(monkeypatch: pytest.MonkeyPatch, children: Children, refusal: UnsafeError | None = None) -> Probe:
     monkeypatch.setattr(process, "feed", children.feed)
     host = cast("Host", type("Machine", (), {"root": Root(refusal)})())
-    return looking.probe(host, WHERE, SERVICES, now=5.0, dns=True)
+    [found] = looking.probe(host, [(WHERE, SERVICES)], now=5.0, dns=True)
+    return found
 
 
 def test_both_sides_are_asked_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +133,9 @@ def test_trouble_that_stays_is_told(monkeypatch: pytest.MonkeyPatch, again: tupl
     ],
 )
 def test_a_child_that_fails_is_an_error_of_the_probe(
-    monkeypatch: pytest.MonkeyPatch, said: Completed | Exception, error: str
+    monkeypatch: pytest.MonkeyPatch, said: Completed | UnreadableError, error: str
 ) -> None:
-    assert probe(monkeypatch, Children(said)).error == error
+    assert probe(monkeypatch, Children(said, [FINE, NOW])).error == error
     assert probe(monkeypatch, Children([FINE, NOW], said)).error == f"outside the chroot {error}"
 
 
@@ -136,15 +150,30 @@ def test_before_a_repair_only_the_inside_is_asked(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(process, "feed", children.feed)
     host = cast("Host", type("Machine", (), {"root": Root()})())
 
-    assert looking.working(host, WHERE, SERVICES, now=5.0, dns=True).worked == {"localtime"}
+    assert looking.working(host, [(WHERE, SERVICES)], now=5.0, dns=True) == [Before(worked=frozenset({"localtime"}))]
     assert len(children.plans) == 1
+
+
+def test_all_instances_are_asked_at_the_same_time_and_what_they_have_in_common_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    children = Children([LATE, NOW], [FINE, NOW], [FINE, NOW], [FINE], [FINE])
+    monkeypatch.setattr(process, "feed", children.feed)
+    host = cast("Host", type("Machine", (), {"root": Root()})())
+    other = replace(WHERE, name="in", chroot="/other")
+
+    found = looking.probe(host, [(WHERE, SERVICES), (jail(), Need()), (other, SERVICES)], now=5.0, dns=True)
+
+    assert [[one.answer for one in probe.lookups] for probe in found] == [[Answer.SAME] * 2, [], [Answer.SAME] * 2]
+    assert [plan["chroot"] for plan in children.plans] == ["/queue", None, "/other", "/queue", None]
+    assert children.rounds == 2
+    assert len(looking.working(host, [], now=5.0, dns=True)) == 0
 
 
 def test_nothing_is_asked_where_nothing_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     children = Children()
     monkeypatch.setattr(process, "feed", children.feed)
     host = cast("Host", type("Machine", (), {"root": Root()})())
-    jail = instance("jail")
 
-    assert looking.probe(host, jail, Need(), now=5.0, dns=True).lookups == ()
-    assert looking.working(host, jail, Need(), now=5.0, dns=True).worked == frozenset()
+    assert [one.lookups for one in looking.probe(host, [(jail(), Need())], now=5.0, dns=True)] == [()]
+    assert looking.working(host, [(jail(), Need())], now=5.0, dns=True) == [Before()]
