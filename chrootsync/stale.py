@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from chrootsync import daemons, procfs
 from chrootsync.daemons import Running
@@ -26,6 +26,7 @@ from chrootsync.model import (
     Severity,
     StaleProcess,
 )
+from chrootsync.model.frozen import frozen
 
 SLACK = 0.02  # seconds; starts of processes are counted in ticks of a hundredth, and the clock of files is coarse
 
@@ -35,7 +36,7 @@ LastReloads = Callable[[], Mapping[str, float] | None]
 Found = tuple[StaleProcess, Drift]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Suspects:
     """The copies that changed since processes of their instance may have begun: only those can be in use as they were.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from chrootsync import pipeline
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import Entry, InstanceReport
+from chrootsync.model.frozen import frozen
 from chrootsync.pipeline import Seen, Task
 from chrootsync.state import pending, places
 
@@ -23,7 +24,7 @@ MANUAL = "manual"
 MIB = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Wishes:
     """How somebody wants his check: ``wait`` are seconds for another repair to end, ``trigger`` is who calls.
 
@@ -42,7 +43,7 @@ class Wishes:
     seen: Seen | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Pass:
     """What one pass found and did, what differed before it did, and sentences on the pass as a whole."""
 

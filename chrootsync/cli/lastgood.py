@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
+from chrootsync.model.frozen import frozen
 from chrootsync.state.private import is_private
 
 DIRECTORY = "last-good"
@@ -14,7 +14,7 @@ CONFIG = "chrootsync.toml"
 RULES = "rules.d"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class LastGood:
     """Where they are: a file and a directory."""
 

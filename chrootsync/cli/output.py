@@ -9,13 +9,14 @@ import sys
 import tempfile
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chrootsync import report as reports
 from chrootsync.cli import streams
 from chrootsync.cli.guard import NAGIOS
 from chrootsync.cli.setup import absolute
 from chrootsync.model import ChrootsyncError, ConfigError, Report, clause
+from chrootsync.model.frozen import frozen
 from chrootsync.report import Options
 from chrootsync.report.verdict import findings, summary
 
@@ -45,7 +46,7 @@ def to_log() -> bool:
     return not sys.stdout.isatty()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Target:
     """A file of --report FORMAT=FILE: ``path`` is the place to write; ``stream``: written as it is, never replaced."""
 

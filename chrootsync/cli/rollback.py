@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +40,7 @@ from chrootsync.model import (
     Record,
     Status,
 )
+from chrootsync.model.frozen import frozen
 from chrootsync.pipeline import Task
 from chrootsync.state import lock
 
@@ -103,7 +104,7 @@ def rollback(
     raise typer.Exit(told.status)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Told:
     """What a rollback came to: ``made`` is the rollback as a repair, None where nothing was to be done.
 

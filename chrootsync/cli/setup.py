@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -24,6 +23,7 @@ from chrootsync.model import (
     RuleSet,
     clause,
 )
+from chrootsync.model.frozen import frozen
 from chrootsync.process import LiveRunner
 from chrootsync.root import Root
 from chrootsync.state import Store
@@ -62,7 +62,7 @@ FormatOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Places:
     """Where a verb looks, as absolute paths; None means the usual place, which with an image means nowhere."""
 
@@ -98,7 +98,7 @@ def absolute(option: str, path: str) -> str:
         raise ConfigError(f"{option} {path}: {gone}; name an absolute path") from None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Scene:
     """Everything that a run needs; ``instances`` are those that were asked for."""
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.findings import Finding, all_of, in_files, in_parameters, in_tables
 from chrootsync.model import NO_EVIDENCE, Daemon, Evidence, Instance, PathError, Rule, UnsafeError, When
+from chrootsync.model.frozen import frozen
 
 _ALWAYS = (When(),)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Holding:
     """A rule that holds for an instance.
 
@@ -38,7 +39,7 @@ class Holding:
         return "/" + "/".join(part for part in parts if part not in ("", "."))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Failing:
     """A rule that does not hold; ``reason`` is a clause for each of its alternatives."""
 
@@ -46,7 +47,7 @@ class Failing:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Undecided:
     """A rule of which nobody can tell with these rights whether it holds, or whether it asks for more."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from chrootsync.inventory.facts import Facts
 from chrootsync.model import Daemon, DoubtfulError, FileCondition, ParameterCondition, PathError, TableCondition
+from chrootsync.model.frozen import frozen
 
 _GLOB = re.compile(r"[*?[]")
 _NAMED = 3  # more parameters than this are not told one by one
@@ -29,7 +29,7 @@ class Catch(NamedTuple):
         return f"{self.setting}{self.joint}{short(self.text)}" if self.text else f"{self.setting} is empty"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Finding:
     """What became of a condition.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from posixpath import basename, dirname
 
 from chrootsync.model import Rule
+from chrootsync.model.frozen import frozen
 
 VALUE = "$1"
 
@@ -21,7 +22,7 @@ class Naming(Enum):
     MISFIT = "misfit"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Wanted:
     """What is looked for: a ``path``, or a bare ``name`` (path None); ``directory`` tells whether it is known as one.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from chrootsync.model.frozen import frozen
 from chrootsync.model.instances import Instance
 from chrootsync.model.proofs import Probe, Retry, StaleProcess
 from chrootsync.model.rules import Rule
@@ -14,7 +15,7 @@ ARROW = " ← "
 """Stands between the links of a chain: the thing, and what needs it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class State:
     """What is, or should be, at a path.
 
@@ -38,7 +39,7 @@ class State:
     mtime: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Library:
     """A shared library that a chroot needs.
 
@@ -56,7 +57,7 @@ class Library:
         return ARROW.join(self.chain)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ModuleSocket:
     """What a name service module talks to, without which it answers nothing.
 
@@ -70,7 +71,7 @@ class ModuleSocket:
     advice: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Unresolved:
     """A library that something needs and that the loader would not find on the host."""
 
@@ -78,7 +79,7 @@ class Unresolved:
     because: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class LibrarySet:
     """What a list of modules or libraries comes to."""
 
@@ -87,7 +88,7 @@ class LibrarySet:
     sockets: tuple[ModuleSocket, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Libc:
     """The C library of a root: ``name`` is glibc or musl, ``version`` as its release is named; None: not found."""
 
@@ -95,7 +96,7 @@ class Libc:
     version: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Problem:
     """Why an entry's state could not be established: the kind of drift that it is, and a clause."""
 
@@ -103,7 +104,7 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Evidence:
     """What of the configuration led to an entry, as far as its rule has conditions: the first that was found.
 
@@ -120,7 +121,7 @@ class Evidence:
 NO_EVIDENCE = Evidence()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Entry:
     """One concrete thing that one chroot must hold, with its wanted and its actual state.
 
@@ -149,7 +150,7 @@ class Entry:
     advice: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Drift:
     """The difference between an entry and what is there; ``reason`` is one clause for people."""
 
@@ -161,7 +162,7 @@ class Drift:
     package: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Outcome:
     """What came of repairing one drift."""
 
@@ -169,7 +170,7 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Reload:
     """What a reload was, or why there was none: ``output`` is what the command printed, cut to 4 KiB.
 
@@ -186,7 +187,7 @@ class Reload:
     seen: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Record:
     """What is remembered of an instance's reloads between runs.
 
@@ -201,7 +202,7 @@ class Record:
     failures: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Finding:
     """A drift with what became of it (None where nothing was tried)."""
 
@@ -209,7 +210,7 @@ class Finding:
     outcome: Outcome | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class InstanceReport:
     """All that a run found out about one instance; ``entries`` counts what was compared.
 
@@ -226,7 +227,7 @@ class InstanceReport:
     retry: Retry | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Report:
     """What a run found and did: ``generated`` is seconds since the epoch, ``duration`` seconds.
 

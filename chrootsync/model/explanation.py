@@ -6,10 +6,11 @@ Only ``explain`` needs this, so it is no part of ``chrootsync.model`` itself: im
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from chrootsync.model.entries import Drift, Entry, State
+from chrootsync.model.frozen import frozen
 from chrootsync.model.instances import Instance
 from chrootsync.model.rules import Rule
 
@@ -33,7 +34,7 @@ class Sort(StrEnum):
     INSTANCE = "instance"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Mapped:
     """Which chrooted programs have mapped a library before they call chroot, and so load no other copy of it.
 
@@ -45,7 +46,7 @@ class Mapped:
     unknown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Item:
     """An entry with its drift (None: in sync); ``mapped`` belongs to libraries."""
 
@@ -54,7 +55,7 @@ class Item:
     mapped: Mapped | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Aside:
     """A rule that names a path, or could name it, and does not ask for it: ``reason`` is a clause.
 
@@ -68,7 +69,7 @@ class Aside:
     holds: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Answer:
     """What one instance has to do with what was asked about.
 
@@ -89,7 +90,7 @@ class Answer:
     asides: tuple[Aside, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Subject:
     """What was asked about, and the answer of each instance that it concerns.
 
@@ -103,7 +104,7 @@ class Subject:
     real: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Explanation:
     """All that was asked about; ``packages`` are those of sources, ``owners`` and ``groups`` give names to numbers."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from chrootsync.model.frozen import frozen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Daemon:
     """One service line: its name (``smtp/inet``), the program it runs (``smtpd``), and the parameters it sees.
 
@@ -24,7 +26,7 @@ class Daemon:
     command: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Control:
     """How an instance is reloaded and asked, as argument lists.
 
@@ -50,7 +52,7 @@ class Control:
     retry: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Instance:
     """One service instance with a chroot of its own.
 
@@ -75,7 +77,7 @@ class Instance:
     problem: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class StaticInstance:
     """One ``[[instance]]`` table of the configuration file."""
 
@@ -87,7 +89,7 @@ class StaticInstance:
     unit: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Config:
     """The configuration file, all of it optional; ``postfix`` is the default instance's configuration directory.
 

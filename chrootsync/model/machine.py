@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from chrootsync.model.entries import Problem, State
+from chrootsync.model.frozen import frozen
 from chrootsync.model.instances import Config, Instance
 from chrootsync.model.rules import RuleSet
 from chrootsync.model.words import FileType
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Completed:
     """A finished command: ``code`` is its exit status, negative for a signal, None where it ran out of time."""
 
@@ -186,7 +186,7 @@ class Cache(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Host:
     """The machine as the stages see it: ``run`` is None offline, so that every caller faces it."""
 

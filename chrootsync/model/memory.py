@@ -8,15 +8,16 @@ root alone, and an inode means nothing after the file is gone. Most checks need 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple, Protocol
 
 from chrootsync.model.entries import Outcome, Reload, State
+from chrootsync.model.frozen import frozen
 from chrootsync.model.machine import Copy
 from chrootsync.model.words import Kind
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Baseline:
     """What chrootsync last wrote for an entry, and when (seconds since the epoch)."""
 
@@ -24,7 +25,7 @@ class Baseline:
     written: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Placed:
     """What a repair put where nothing was, and what stands there now as far as chrootsync knows.
 
@@ -38,7 +39,7 @@ class Placed:
     since: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Hold:
     """An entry that was rolled back by hand, from ``since`` to ``until`` (seconds since the epoch) at most.
 
@@ -53,7 +54,7 @@ class Hold:
     restored: State | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Memory:
     """What is remembered of one place in a chroot.
 
@@ -75,7 +76,7 @@ class Spot(NamedTuple):
     source: str | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Change:
     """One path as a repair changed it, or tried to: ``before`` and ``after`` are None where nothing was, or is, there.
 
@@ -95,7 +96,7 @@ class Change:
     kept: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Step:
     """A change that is about to be made, with the name that its new inode has beside its target until then.
 
@@ -108,7 +109,7 @@ class Step:
     old: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Unfinished:
     """The steps of one instance's repair that was cut short: nobody knows how many of them were taken."""
 
@@ -119,7 +120,7 @@ class Unfinished:
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Repair:
     """One run that changed something, or tried to; ``undoes`` is the number of the repair that it takes back."""
 

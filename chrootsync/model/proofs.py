@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from chrootsync.model.frozen import frozen
 from chrootsync.model.words import Answer
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Lookup:
     """One lookup, done inside the chroot and outside.
 
@@ -26,7 +25,7 @@ class Lookup:
     matters: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Probe:
     """What an instance's lookups came to; ``error`` tells why they did not come to their end, in one clause.
 
@@ -42,7 +41,7 @@ class Probe:
     duration: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class StaleProcess:
     """A process of an instance that still uses what was replaced.
 
@@ -57,7 +56,7 @@ class StaleProcess:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Retry:
     """Deferred messages that were tried again after a repair, because a name could not be looked up before.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from chrootsync.model.entries import InstanceReport
+from chrootsync.model.frozen import frozen
 from chrootsync.model.machine import Completed
 
 
@@ -30,7 +31,7 @@ class QueueReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Queues:
     """The messages in the queues of an instance.
 
@@ -48,7 +49,7 @@ class Queues:
     down: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Master:
     """The master process of an instance; ``began`` is in seconds since the epoch. ``running`` None: cannot be told."""
 
@@ -57,7 +58,7 @@ class Master:
     began: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class LastRepair:
     """The repair that last changed something for an instance; ``rollback``: it took another one back."""
 
@@ -67,7 +68,7 @@ class LastRepair:
     rollback: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class InstanceStatus:
     """How one instance is.
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from chrootsync.model.frozen import frozen
 from chrootsync.model.words import FileType, OnChange, OnConflict, Presence, Severity
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Guard:
     """What a source must satisfy before it may replace a copy: ``matches`` is a regular expression, found in a line."""
 
     matches: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ParameterCondition:
     """True where one of the ``names`` (shell patterns) has a value in which ``matches`` is found."""
 
@@ -22,7 +21,7 @@ class ParameterCondition:
     matches: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TableCondition:
     """True where ``matches`` is found in a value of a lookup table that a parameter names.
 
@@ -36,7 +35,7 @@ class TableCondition:
     matches: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class FileCondition:
     """True where ``matches`` is found in a line of one of the host's files ``paths``."""
 
@@ -44,7 +43,7 @@ class FileCondition:
     matches: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class When:
     """Conditions, all of which must hold that are given.
 
@@ -65,7 +64,7 @@ class When:
     exists: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Device:
     """A device node: ``kind`` is FileType.CHARACTER_DEVICE or BLOCK_DEVICE."""
 
@@ -75,7 +74,7 @@ class Device:
     minor: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Link:
     """A symbolic link inside the chroot: ``target`` is its text."""
 
@@ -83,7 +82,7 @@ class Link:
     target: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Rule:
     """What a chroot must hold, when, and why; one ``[[rule]]`` of a rule set.
 
@@ -120,7 +119,7 @@ class Rule:
     severity: Severity | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RuleSet:
     """One TOML file of rules.
 

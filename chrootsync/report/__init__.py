@@ -8,17 +8,19 @@ it returns ends in a newline, and UTF-8 can encode it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
+
+from chrootsync.model.frozen import frozen
 
 if TYPE_CHECKING:
     from chrootsync.model import Report
     from chrootsync.report.history import History
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Options:
     """How a report is shown; a renderer ignores what its format has no use for.
 

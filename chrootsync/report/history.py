@@ -9,11 +9,12 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import FileType, Status
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 from chrootsync.report.verdict import ReloadVerdict, reload_verdict
 
@@ -40,7 +41,7 @@ Place = tuple[str, str]
 """A chroot, and a path inside it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class History:
     """Repairs, the newest first, with all that came after the oldest of them: a later one may have taken it back.
 
@@ -109,7 +110,7 @@ def _mark(history: History, repair: Repair, undone: Mapping[Place, int]) -> str:
 # --- All of them --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Row:
     """The cells of one repair."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from chrootsync.model import Kind, Severity, Status
+from chrootsync.model.frozen import frozen
 from chrootsync.report.text import clean, command_line, location
 from chrootsync.report.verdict import ReloadVerdict, by_kind, failed, reload_verdict, repaired, waiting
 
@@ -40,7 +40,7 @@ class Level(IntEnum):
     INFO = 6
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Line:
     """One line of the log, without a line break."""
 

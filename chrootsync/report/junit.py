@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET  # it writes here, and never parses
 
 from chrootsync.model import Answer, Severity
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 from chrootsync.report.troubles import troubles
 from chrootsync.report.verdict import ReloadVerdict, counts, failed, reload_verdict, repaired, summary, waiting
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chrootsync.report import Options
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Fault:
     """Why a case does not pass: ``tag`` is failure or error."""
 
@@ -35,7 +35,7 @@ class _Fault:
     details: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Case:
     """One case; with neither faults nor anything said it passes silently."""
 

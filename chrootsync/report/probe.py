@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Answer
+from chrootsync.model.frozen import frozen
 from chrootsync.report.text import clean, plural
 from chrootsync.report.verdict import probe_failed
 
@@ -65,7 +65,7 @@ def _summary(probe: Probe) -> str:
 # --- A report of its own ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Row:
     """The cells of a lookup; ``notes`` are lines of their own."""
 

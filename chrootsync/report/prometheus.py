@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chrootsync.model.frozen import frozen
 from chrootsync.report.text import clean
 from chrootsync.report.verdict import (
     ReloadVerdict,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Metric:
     """A gauge with its samples: pairs of labels and a value."""
 

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Kind, Severity
+from chrootsync.model.frozen import frozen
 from chrootsync.report.text import clean, plural
 from chrootsync.report.verdict import ReloadVerdict, by_kind, counts, reload_verdict, summary
 
@@ -25,7 +25,7 @@ NONE: Final = "none"
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Overview:
     """How all instances are; ``report`` is that of the check, whose time is when this was seen.
 

@@ -6,7 +6,6 @@ It is drawn again and again by ``--watch``, so that its layout depends on the wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chrootsync.model import Severity
+from chrootsync.model.frozen import frozen
 from chrootsync.report import status as words
 from chrootsync.report.text import clean
 
@@ -45,7 +45,7 @@ STATES: Final[Mapping[Severity | None, str]] = MappingProxyType(
 HEAD: Final = "dim"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Row:
     """The cells of one instance, or the heads of the columns."""
 

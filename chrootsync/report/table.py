@@ -7,7 +7,6 @@ path. Nothing is cut off: what does not fit is folded. Every cell is a ``Text``:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chrootsync.model import Code, Remedy, Severity, Status
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 from chrootsync.report.probe import sentences
 from chrootsync.report.verdict import (
@@ -174,7 +174,7 @@ def _with_news(found: list[Finding]) -> Iterator[tuple[Finding, bool]]:
         told.add(rule)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Row:
     """The cells of a drift, before they are laid out."""
 

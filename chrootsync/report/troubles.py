@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chrootsync.model import Answer, Severity
+from chrootsync.model.frozen import frozen
 from chrootsync.report.text import clean, command_line
 from chrootsync.report.verdict import ReloadVerdict, reload_verdict
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chrootsync.model import InstanceReport, Lookup, Probe, Reload
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Trouble:
     """One such thing, in clean words: ``topic`` is reload or probe, ``what`` tells it from others of that topic."""
 

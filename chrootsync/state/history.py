@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chrootsync.model import Reload, State
+from chrootsync.model.frozen import frozen
 from chrootsync.model.memory import Change, Repair
 from chrootsync.model.queues import LastRepair
 from chrootsync.state import placed
@@ -38,7 +39,7 @@ _ADD_CHANGE = (
 _CHANGES = f"SELECT {CHANGE_COLUMNS} FROM changes WHERE repair = ? ORDER BY id"  # noqa: S608 -- names of columns
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Heading:
     """What is known of a repair from its begin."""
 

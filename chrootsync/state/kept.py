@@ -9,9 +9,9 @@ import stat
 import tempfile
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 
 from chrootsync.model import Copy, PathError
+from chrootsync.model.frozen import frozen
 from chrootsync.state.marker import sync_directory
 from chrootsync.state.private import is_private
 
@@ -26,7 +26,7 @@ class _NotKeptError(Exception):
     """Why contents are not kept: a clause."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Kept:
     """A file among the kept contents, also one that a run never finished."""
 

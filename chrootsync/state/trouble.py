@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from dataclasses import dataclass
 
+from chrootsync.model.frozen import frozen
 from chrootsync.state.codec import GarbledError
 
 NAME = "state.db"
@@ -49,7 +49,7 @@ class BadError(Exception):
     """The file is no database of this version of chrootsync; a clause that says why."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Place:
     """Where a database is, what time it is, and how many seconds to wait for others."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,8 +22,7 @@ GONE = "the host has no such file any more"
 
 
 def state(of: State, **changes: Any) -> State:
-    fields = {name: getattr(of, name) for name in State.__slots__}
-    return State(**{**fields, **changes})
+    return replace(of, **changes)
 
 
 def entry(want: State | None, have: State | None, same: bool | None = None, **fields: Any) -> Entry:

@@ -9,7 +9,7 @@ import itertools
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from chrootsync.model import (
@@ -24,6 +24,7 @@ from chrootsync.model import (
     RuleSet,
     UnsafeError,
 )
+from chrootsync.model.frozen import frozen
 from chrootsync.providers.postfix import defaults, main_cf, master_cf, sasl, tlsproxy
 from chrootsync.providers.postfix.expansion import ExpansionError, compatibility_level
 from chrootsync.providers.postfix.main_cf import FileError, Parameters
@@ -37,7 +38,7 @@ class _Broken(Exception):  # noqa: N818 - a value on its way to Instance.problem
     """Why an instance cannot be served: one sentence."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Context:
     """What all instances of one discovery share.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
+from chrootsync.model.frozen import frozen
 from chrootsync.providers.postfix.main_cf import SPACE, FileError, logical_lines, split_name_value
 
 _BLANK: Final = " \t\r\n"
@@ -16,7 +16,7 @@ _MAXPROC: Final = re.compile(r"-|[0-9]*")
 _PLAIN_FIELDS: Final = re.compile(r"[^ \t\r\n{]+")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Service:
     """One service: the eight columns as they are written, and the arguments in their normal form.
 

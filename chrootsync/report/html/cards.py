@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Severity, Status
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ STATUSES: Final[Mapping[Status, tuple[str, Tone]]] = MappingProxyType(
 """A sign and a look for what became of a repair."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Card:
     """One finding, or a bundle of them: ``members`` are then their paths inside the chroot.
 

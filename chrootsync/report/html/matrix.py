@@ -6,11 +6,11 @@ The longer of the two goes down the page, where there is room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Kind, Severity
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 from chrootsync.report.html.cards import STATUSES, Card
 from chrootsync.report.kinds import MEANINGS
@@ -51,7 +51,7 @@ Grid = Mapping[str, Mapping[int, Sequence[Card]]]
 """Cards by what they are found under, and by the place of their instance in the report."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Mark:
     """A card in the matrix; ``linked``: it is told further down."""
 
@@ -61,7 +61,7 @@ class Mark:
     linked: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Head:
     """The head of a row or column; ``anchor`` names the section of an instance, empty for a file."""
 
@@ -69,7 +69,7 @@ class Head:
     anchor: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Matrix:
     """The matrix, its caption and its legend: signs with their kinds, and signs of outcomes."""
 

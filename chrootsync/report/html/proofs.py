@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Answer
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 from chrootsync.report.html.cards import Tone
 from chrootsync.report.json import utc
@@ -22,7 +22,7 @@ RELOADS: Final[Mapping[ReloadVerdict, Tone]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Looked:
     """One lookup of a probe; ``lost``: it worked before the repair."""
 
@@ -35,7 +35,7 @@ class Looked:
     lost: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Probed:
     """What the lookups inside a chroot came to: those that tell something, and those that do not."""
 
@@ -45,7 +45,7 @@ class Probed:
     same: tuple[Looked, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Process:
     """A stale process."""
 
@@ -56,7 +56,7 @@ class Process:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Reloaded:
     """What became of a reload; ``command`` is what to type where somebody has to."""
 

@@ -6,11 +6,12 @@ Nothing here knows HTML. What is long is cut, and a sentence says so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Code, Remedy, Severity
+from chrootsync.model.frozen import frozen
 from chrootsync.report import text
 from chrootsync.report.history import cells
 from chrootsync.report.html.cards import Card, Tone, cards
@@ -67,7 +68,7 @@ VERDICTS: Final[Mapping[Verdict, tuple[str, Tone]]] = MappingProxyType(
 NO_PROOF: Final = ("Lookups fail", Tone.BAD)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Section:
     """All that is told of one instance; ``omitted`` counts findings that are not."""
 
@@ -90,7 +91,7 @@ class Section:
         return bool(self.cards or self.reload or self.retry or self.probe or self.stale)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Page:
     """The whole page. ``steps`` are what to do next: a command to type, perhaps, and what it does.
 

@@ -1,0 +1,45 @@
+"""Records are as dataclass(frozen=True) makes them, so far as anybody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import pytest
+
+from chrootsync.model.frozen import frozen
+
+
+@frozen
+class Ours:
+    name: str
+    size: int = 0
+    hidden: list[int] = field(default_factory=list, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Theirs:
+    name: str
+    size: int = 0
+    hidden: list[int] = field(default_factory=list, repr=False, compare=False)
+
+
+def test_it_has_the_methods_of_a_dataclass() -> None:
+    one, other = Ours(name="x", size=2, hidden=[1]), Theirs(name="x", size=2, hidden=[1])
+    assert repr(one) == repr(other).replace("Theirs", "Ours")
+    assert one == Ours(name="x", size=2)
+    assert hash(one) == hash(Ours(name="x", size=2)) == hash(other)
+    assert replace(one, size=3) == Ours(name="x", size=3)
+    assert replace(one, size=3).hidden is one.hidden
+    assert [(one.name, one.default) for one in fields(Ours)] == [(one.name, one.default) for one in fields(Theirs)]
+
+
+@pytest.mark.parametrize("other", [Ours(name="y"), Ours(name="x", size=1), Theirs(name="x"), "x", None])
+def test_nothing_else_is_equal(other: object) -> None:
+    assert Ours(name="x") != other
+
+
+def test_it_takes_keywords_and_has_no_other_attributes() -> None:
+    with pytest.raises(TypeError):
+        Ours("x")  # type: ignore[call-arg]
+    with pytest.raises(AttributeError):
+        Ours(name="x").other = 1  # type: ignore[attr-defined]
