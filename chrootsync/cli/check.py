@@ -35,6 +35,7 @@ from chrootsync.report import FORMATS, LISTING, RETROSPECTIVE, Options
 from chrootsync.report.verdict import exit_code, waits
 
 if TYPE_CHECKING:
+    from chrootsync.cli.looked import Looked
     from chrootsync.report.history import History
 
 
@@ -207,22 +208,19 @@ def _pass(
 
 
 def look_once(
-    where: Places, stage: Scene, wishes: Wishes, shown: Progress, *, fix: bool
+    where: Places, stage: Scene, wishes: Wishes, shown: Progress, *, fix: bool, ahead: Looked | None = None
 ) -> tuple[Report, Mapping[tuple[str, str], str]]:
-    """Compare a scene, and with ``fix`` repair and reload; its report, and what differed."""
+    """Compare a scene, and with ``fix`` repair and reload; its report, and what differed.
+
+    ``ahead`` is what a repair of this scene has found already.
+    """
     if wishes.probe:
         from chrootsync.cli.probing import refuse_elsewhere
 
         refuse_elsewhere(stage, "--probe")
     now = time.time()
-    task = Task(
-        host=stage.host,
-        instances=stage.instances,
-        rule_sets=stage.rule_sets,
-        keep_out=keep_out(stage),
-        seen=shown.seen if wishes.seen is None else both(shown.seen, wishes.seen),
-    )
-    result = _fix(stage, task, wishes, now, shown) if fix else compare(stage, task, wishes, now, shown)
+    task = task_of(stage, wishes, shown)
+    result = _fix(stage, task, wishes, now, shown, ahead) if fix else compare(stage, task, wishes, now, shown)
     report = Report(
         generated=now,
         duration=0.0,
@@ -237,7 +235,18 @@ def look_once(
     return report, result.differences
 
 
-def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:
+def task_of(stage: Scene, wishes: Wishes, shown: Progress) -> Task:
+    """What is compared in a scene, and who is told of it."""
+    return Task(
+        host=stage.host,
+        instances=stage.instances,
+        rule_sets=stage.rule_sets,
+        keep_out=keep_out(stage),
+        seen=shown.seen if wishes.seen is None else both(shown.seen, wishes.seen),
+    )
+
+
+def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: Looked | None) -> Pass:
     from chrootsync.cli.fix import fix
 
-    return fix(stage, task, wishes, now, shown)
+    return fix(stage, task, wishes, now, shown, ahead)

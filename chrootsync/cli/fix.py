@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline, transactions
 from chrootsync import repair as repairing
-from chrootsync.cli.compare import MANUAL, Pass, Wishes, both, differences, open_memory, root_lock
-from chrootsync.cli.probing import Prober, prober
+from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory, root_lock
+from chrootsync.cli.looked import Looked, is_still_so, look
+from chrootsync.cli.probing import Prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
@@ -43,37 +44,37 @@ class Run:
     journal: RepairJournal
 
 
-def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Pass:
-    """Check, repair and reload, alone on this root. Raises LockedError."""
+def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: Looked | None = None) -> Pass:
+    """Check, repair and reload, alone on this root; ``ahead`` is what was found already. Raises LockedError."""
     with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
-        observed = observe.Observed()
-        looker = prober(stage, wishes, now, shown)
-        seen = observed.see if looker is None else both(observed.see, looker.needs.see)
+        writer = Writer(stage.root)
+        notes = recover(memory, writer)
+        before = transactions.under_way(stage.root)
+        task = replace(task, memory=memory, force=wishes.force)
+        if ahead is not None and not notes and is_still_so(ahead, memory):
+            looked = replace(ahead, task=replace(task, seen=ahead.task.seen))
+        else:
+            looked = look(stage, task, wishes, now, shown)
         run = Run(
             stage=stage,
-            task=replace(task, memory=memory, force=wishes.force, seen=both(task.seen, seen)),
+            task=looked.task,
             wishes=wishes,
             now=now,
             shown=shown,
             memory=memory,
-            writer=Writer(stage.root),
+            writer=writer,
             journal=memory.begin(began=now, trigger=wishes.trigger, version=__version__),
         )
-        notes = recover(memory, run.writer)
-        shown.say("comparing")
-        before = transactions.under_way(stage.root)
-        found = pipeline.check(run.task)
-        differing = differences(stage, found, wishes)
-        working = {} if looker is None else looker.before(found)
-        found, records = _repair(run, found, before)
+        differing = differences(stage, looked.reports, wishes)
+        found, records = _repair(run, looked.reports, before)
         if stage.host.run is not None:
             found, more = reload(run, found, records)
             notes += more
         elif stage.instances:
             notes.append("this is an image: nothing runs in it, so nothing was reloaded")
-        found = found if looker is None else _probed(run, looker, found, working)
+        found = found if looked.looker is None else _probed(run, looked.looker, found, looked.working)
         found = _retried(run, found) if wishes.flush else found
-        memory.record_sources(observe.new_checksums(stage.root, observed, memory.sources()))
+        memory.record_sources(observe.new_checksums(stage.root, looked.observed, memory.sources()))
         tidy(run, found)
         return Pass(instances=found, differences=differing, notes=(*notes, *memory.notes))
 

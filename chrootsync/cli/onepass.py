@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import select
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
 from chrootsync import __version__, transactions
 from chrootsync.cli import lastgood, output
-from chrootsync.cli.check import look_once
+from chrootsync.cli.check import look_once, task_of
 from chrootsync.cli.compare import Wishes, open_memory
 from chrootsync.cli.guard import stoppable
+from chrootsync.cli.looked import Looked, look_ahead
 from chrootsync.cli.progress import Progress, progress
 from chrootsync.cli.setup import (
     CONFIG,
@@ -38,6 +40,7 @@ STEADY = (
 )
 """Where nothing is heard of, or package managers write all the time; only while something waits, their locks matter."""
 _BENEATH_STEADY = tuple(f"{directory}/" for directory in STEADY)
+WISHES = Wishes(trigger=TRIGGER, wait=LOCK_WAIT)
 LINE = 4096  # bytes of the watcher's word, more than it ever has
 DAY = 86400.0  # seconds after which is said again what is the matter for longer
 
@@ -54,16 +57,49 @@ class _Done:
     reload_in: float | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ahead:
+    """What was looked at while the changes settled; it is as true as ever if none is heard of since it ``began``."""
+
+    began: float
+    stage: Scene
+    root: NotingRoot
+    looked: Looked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Word:
+    """What the watcher says: what it was told that is logged already, and when it last heard of a change.
+
+    That is None where it has other reasons to look at everything now.
+    """
+
+    logged: str
+    heard: float | None
+
+
 def run(where: Places, word: int, report: int) -> int:
     """Do one pass as soon as the word comes, report it, and give its exit status."""
     for fd in (word, report):
         os.set_inheritable(fd, False)  # noqa: FBT003 -- takes it in no other way
-    before = _prepared(word)
-    if before is None:
-        return Code.INTERRUPTED
+    with ExitStack() as undo:
+        try:
+            with stoppable():
+                ahead = _prepared(where, word, undo)
+                said = _hear(word)
+        except KeyboardInterrupt:
+            return Code.INTERRUPTED  # without a sound, for nothing was done
+        if said is None:
+            return Code.INTERRUPTED
+        if ahead is not None and (said.heard is None or said.heard >= ahead.began):
+            ahead = None
+        return _run(where, report, said.logged, ahead)
+
+
+def _run(where: Places, report: int, before: str, ahead: _Ahead | None) -> int:
     with progress(quiet=True) as shown, stoppable():
         roots: list[NotingRoot] = []
-        done, problems, code = _pass(where, shown, roots)
+        done, problems, code = _pass(where, shown, roots, ahead)
         if done is not None and "INVOCATION_ID" in os.environ:
             problems += _shut_out(where.state or STATE, done)
         logged = before if done is None else _matters(done.report)
@@ -74,23 +110,51 @@ def run(where: Places, word: int, report: int) -> int:
     return code
 
 
-def _prepared(word: int) -> str | None:
-    """Load what a repair needs while the changes settle, and wait for the word; None where nobody is left to say it.
+def _prepared(where: Places, word: int, undo: ExitStack) -> _Ahead | None:
+    """Load what a repair needs, and look at everything while the changes settle: it is to be repaired at the word.
 
-    Until then a signal ends the process without a sound, for it has done nothing.
+    Where the word is there already, or something is wrong, nothing is looked at ahead.
     """
     import chrootsync.cli.fix
     import chrootsync.packages
+    import chrootsync.probe.looking
+    import chrootsync.report.journal
     import chrootsync.state.database  # noqa: F401 -- by importing it
 
+    if select.select([word], [], [], 0)[0]:
+        return None
+    roots: list[NotingRoot] = []
+    began = time.monotonic()
+    shown = Progress()
+    try:
+        stage = undo.enter_context(scene(where, (), _opening(roots)))
+        looked = look_ahead(stage, task_of(stage, WISHES, shown), WISHES, time.time(), shown)
+    except ChrootsyncError:
+        return None  # the pass itself will tell
+    return _Ahead(began=began, stage=stage, root=roots[-1], looked=looked)
+
+
+def _hear(word: int) -> _Word | None:
+    """Wait for the word; None where nobody is left to say it."""
     said = os.read(word, LINE)  # written at once, and so read at once
-    return said.decode("utf-8", "replace").rstrip("\n") if said else None
+    if not said:
+        return None
+    logged, _, heard = said.decode("utf-8", "replace").rstrip("\n").partition(" ")
+    try:
+        return _Word(logged=logged, heard=float(heard))
+    except ValueError:
+        return _Word(logged=logged, heard=None)
 
 
-def _pass(where: Places, shown: Progress, roots: list[NotingRoot]) -> tuple[_Done | None, list[str], int]:
+def _pass(
+    where: Places, shown: Progress, roots: list[NotingRoot], ahead: _Ahead | None
+) -> tuple[_Done | None, list[str], int]:
     """Do a pass, with the last good configuration where the present one is broken; with it, all that went wrong."""
     problems: list[str] = []
     try:
+        if ahead is not None:
+            roots.append(ahead.root)
+            return _done(where, where, ahead.stage, ahead.root, shown, ahead.looked), problems, Code.OK
         return _look(where, where, shown, roots), problems, Code.OK
     except ConfigError as error:
         problems += error.problems
@@ -108,30 +172,40 @@ def _pass(where: Places, shown: Progress, roots: list[NotingRoot]) -> tuple[_Don
     return done, ["working with the last good rules and configuration", *problems], code
 
 
-def _look(where: Places, used: Places, shown: Progress, roots: list[NotingRoot]) -> _Done:
-    """Check, repair and reload by the rules and the configuration ``used``. Raises ChrootsyncError."""
+def _opening(roots: list[NotingRoot]) -> Callable[[str], NotingRoot]:
+    """Opens roots, and keeps them in mind."""
 
     def opening(path: str) -> NotingRoot:
         roots.append(NotingRoot(path))
         return roots[-1]
 
+    return opening
+
+
+def _look(where: Places, used: Places, shown: Progress, roots: list[NotingRoot]) -> _Done:
+    """Check, repair and reload by the rules and the configuration ``used``. Raises ChrootsyncError."""
+    with scene(used, (), _opening(roots)) as stage:
+        return _done(where, used, stage, roots[-1], shown)
+
+
+def _done(
+    where: Places, used: Places, stage: Scene, root: NotingRoot, shown: Progress, ahead: Looked | None = None
+) -> _Done:
     clock = time.monotonic()
-    with scene(used, (), opening) as stage:
-        if used is where:
-            config, rules = where.config or CONFIG, where.rules or LOCAL_RULES
-            lastgood.keep(where.state or STATE, config, rules, roots[-1].texts)
-        wishes = Wishes(trigger=TRIGGER, wait=LOCK_WAIT)
-        report, _ = look_once(used, stage, wishes, shown, fix=True)
-        report = replace(report, duration=time.monotonic() - clock)
-        repair, reload_in = _recall(stage, report)
-        return _Done(
-            report=report,
-            config=stage.config,
-            chroots=tuple(instance.chroot for instance in stage.instances),
-            logs=frozenset(path for instance in stage.instances for path in instance.control.logs),
-            repair=repair,
-            reload_in=reload_in,
-        )
+    if used is where:
+        config, rules = where.config or CONFIG, where.rules or LOCAL_RULES
+        lastgood.keep(where.state or STATE, config, rules, root.texts)
+    report, _ = look_once(used, stage, WISHES, shown, fix=True, ahead=ahead)
+    report = replace(report, duration=time.monotonic() - clock)
+    repair, reload_in = _recall(stage, report)
+    return _Done(
+        report=report,
+        config=stage.config,
+        chroots=tuple(instance.chroot for instance in stage.instances),
+        logs=frozenset(path for instance in stage.instances for path in instance.control.logs),
+        repair=repair,
+        reload_in=reload_in,
+    )
 
 
 def _recall(stage: Scene, report: Report) -> tuple[str | None, float | None]:

@@ -198,6 +198,7 @@ class Watcher:
                 self._failed(now, f"a pass cannot be started: {(error.strerror or str(error)).lower()}")
                 return
         if not self._begun and due <= now:
+            word = self._word(now)
             # Whatever changes from here on is for the next one; what changed before, this one will see.
             self._quiet.taken()
             self._plan.retry = self._plan.reload = None
@@ -206,7 +207,15 @@ class Watcher:
             self._begun = True
             self._unready = False
             self._limit = now + PASS_LIMIT
-            self._pass.begin(self._said.logged)
+            self._pass.begin(word)
+
+    def _word(self, now: float) -> bytes:
+        """What the pass is told: what is logged already and, where changes alone are the reason, when the last came.
+
+        What it has looked at after that, while it waited for its word, need not be looked at again.
+        """
+        other = self._plan.due(None) <= now
+        return self._said.logged if other else b"%s %.6f" % (self._said.logged, self._quiet.last)
 
     def _wake_up(self, now: float) -> float:
         """When to look again at the latest."""

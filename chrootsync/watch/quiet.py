@@ -11,20 +11,21 @@ class Quiet:
         self.settle = settle
         self.maximum = maximum
         self._first: float | None = None
-        self._last = 0.0
+        self.last = 0.0
+        """When something changed last, as far as that was noticed."""
 
     def noticed(self, now: float) -> None:
         """Something changed."""
         if self._first is None:
             self._first = now
-        self._last = now
+        self.last = now
 
     @property
     def due(self) -> float | None:
         """When to look; None while nothing has changed."""
         if self._first is None:
             return None
-        return min(self._last + self.settle, self._first + max(self.settle, self.maximum))
+        return min(self.last + self.settle, self._first + max(self.settle, self.maximum))
 
     def taken(self) -> None:
         """Somebody is going to look at everything that changed so far."""

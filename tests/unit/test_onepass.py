@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -14,6 +16,7 @@ import pytest
 from chrootsync.cli import onepass
 from chrootsync.cli.setup import Places, Scene
 from chrootsync.model import (
+    Code,
     Config,
     Drift,
     Entry,
@@ -257,3 +260,73 @@ def test_a_reload_that_is_pending_is_tried_when_it_comes_due(
     remember(stage, Record(last=last, pending=reload.pending, since=990.0), now)
     with mock.patch("time.time", return_value=now):
         assert onepass._recall(stage, report(reload=reload, generated=began)) == (None, wanted)
+
+
+# --- What is looked at ahead --------------------------------------------------------------------------------------
+
+
+def word(text: bytes | None) -> int:
+    """A descriptor to read a word from; None where nobody is left to say it."""
+    reading, writing = os.pipe()
+    if text is not None:
+        os.write(writing, text)
+    os.close(writing)
+    return reading
+
+
+@pytest.mark.parametrize(
+    ("text", "logged", "heard"),
+    [
+        (b"c0ffee 12.500000\n", "c0ffee", 12.5),
+        (b" 12.500000\n", "", 12.5),
+        (b"c0ffee\n", "c0ffee", None),
+        (b"\n", "", None),
+        (b"c0ffee later\n", "c0ffee", None),
+    ],
+)
+def test_the_word_tells_what_is_logged_and_when_a_change_was_heard_of(
+    text: bytes, logged: str, heard: float | None
+) -> None:
+    assert onepass._hear(word(text)) == onepass._Word(logged=logged, heard=heard)
+
+
+def test_without_a_word_there_is_nothing_to_do() -> None:
+    assert onepass._hear(word(None)) is None
+
+
+def test_nothing_is_looked_at_ahead_of_a_word_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onepass, "look_ahead", mock.Mock(side_effect=AssertionError))
+    with ExitStack() as undo:
+        assert onepass._prepared(Places(), word(b"\n"), undo) is None
+
+
+@pytest.mark.parametrize(
+    ("heard", "used"),
+    [
+        pytest.param(b" 99.9", True, id="a change before"),
+        pytest.param(b" 100.0", False, id="a change in the same moment"),
+        pytest.param(b" 100.1", False, id="a change afterwards"),
+        pytest.param(b"", False, id="other reasons"),
+    ],
+)
+def test_what_was_looked_at_ahead_is_used_unless_a_change_came_afterwards(
+    stage: Scene, monkeypatch: pytest.MonkeyPatch, heard: bytes, used: bool
+) -> None:
+    ahead = onepass._Ahead(began=100.0, stage=stage, root=mock.Mock(), looked=mock.Mock())
+    run = mock.Mock(return_value=0)
+    monkeypatch.setattr(onepass, "_prepared", lambda *_: ahead)
+    monkeypatch.setattr(onepass, "_run", run)
+
+    assert onepass.run(Places(), word(b"c0ffee" + heard + b"\n"), os.memfd_create("report")) == 0
+
+    run.assert_called_once_with(Places(), mock.ANY, "c0ffee", ahead if used else None)
+
+
+def test_a_signal_before_the_word_ends_it_without_a_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr(onepass, "_prepared", stopped)
+
+    assert onepass.run(Places(), word(b"\n"), os.memfd_create("report")) == Code.INTERRUPTED

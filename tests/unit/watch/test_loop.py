@@ -476,7 +476,28 @@ def test_what_a_pass_logged_is_told_to_the_next(stage: Stage) -> None:
     assert stage.passes[0].word == b""
     stage.end(0, told(logged="c0ffee"))
     stage.turn(0.5)
-    assert stage.passes[1].word == b"c0ffee"
+    assert stage.passes[1].word.split() == [b"c0ffee", b"1000.000000"]
+
+
+def test_a_pass_is_told_when_the_last_change_was_heard_of(stage: Stage) -> None:
+    stage.settle()
+    stage.change()
+    stage.turn(0.25)
+    stage.change()
+    stage.turn(0.5)
+    assert stage.passes[-1].word == b" %.6f" % (stage.now - 0.5)
+
+
+def test_a_pass_with_other_reasons_than_changes_is_to_look_at_everything_anew(stage: Stage) -> None:
+    stage.settle()
+    stage.change()
+    stage.watcher.reload()
+    stage.turn(0.1)
+    assert stage.passes[-1].word == b""
+    stage.end(0, told(reload_in=0.3))
+    stage.change()
+    stage.turn(0.5)
+    assert stage.passes[-1].word == b""
 
 
 def test_another_version_takes_its_place(stage: Stage) -> None:
