@@ -13,31 +13,37 @@ from chrootsync.inventory.conditions import Failing, Holding, Undecided, holding
 from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.gather import gather
 from chrootsync.inventory.jail import INSTANCE_RULE, Jail, open_jails
-from chrootsync.inventory.state import Looker
-from chrootsync.model import Entry, Host, Instance, RuleSet
+from chrootsync.inventory.state import NO_TRUST, Looker
+from chrootsync.model import Entry, Host, Instance, RuleSet, Trust
 
-__all__ = ["INSTANCE_RULE", "Failing", "Holding", "Jail", "Undecided", "entries", "open_jails", "verdicts"]
+__all__ = ["INSTANCE_RULE", "NO_TRUST", "Failing", "Holding", "Jail", "Undecided", "entries", "open_jails", "verdicts"]
 
 
 def entries(
-    host: Host, instances: Iterable[Instance], rule_sets: Sequence[RuleSet], *, keep_out: Sequence[str] = ()
+    host: Host,
+    instances: Iterable[Instance],
+    rule_sets: Sequence[RuleSet],
+    *,
+    keep_out: Sequence[str] = (),
+    trust: Trust = NO_TRUST,
 ) -> Iterator[Entry]:
     """Everything that the instances must hold, with what is there; instances that cannot be served as problems.
 
-    ``keep_out`` are host paths that no chroot may contain or lie beneath.
+    ``keep_out`` are host paths that no chroot may contain or lie beneath. What ``trust`` knows to be in sync is not
+    read.
     """
     jails, problems = open_jails(host.root, instances, keep_out)
     yield from problems
     try:
-        yield from _entries_of(host, jails, rule_sets)
+        yield from _entries_of(host, jails, rule_sets, trust)
     finally:
         for jail in jails:
             jail.close()
 
 
-def _entries_of(host: Host, jails: Sequence[Jail], rule_sets: Sequence[RuleSet]) -> Iterator[Entry]:
+def _entries_of(host: Host, jails: Sequence[Jail], rule_sets: Sequence[RuleSet], trust: Trust) -> Iterator[Entry]:
     facts = Facts(host)
-    looker = Looker(host.root)
+    looker = Looker(host.root, trust)
     for need in gather(jails, rule_sets, facts):
         yield from looker.look(need)
 

@@ -21,7 +21,8 @@ def gather(jails: Iterable[Jail], rule_sets: Sequence[RuleSet], facts: Facts) ->
     """All needs: nodes and problems, then files, each source once, then what is only kept fresh where it is present."""
     sets = {rule_set.name: rule_set for rule_set in rule_sets}
     find_libraries = _libraries(facts)
-    files: dict[Origin, list[Place]] = {}
+    required: dict[Origin, list[Place]] = {}
+    present: dict[Origin, list[Place]] = {}
     for jail in jails:
         rules = [rule for name in jail.instance.rule_sets for rule in sets[name].rules]
         basket = _gather_jail(jail, rules, facts, find_libraries)
@@ -30,11 +31,12 @@ def gather(jails: Iterable[Jail], rule_sets: Sequence[RuleSet], facts: Facts) ->
             continue
         yield from basket.others
         for origin, place in basket.files:
+            files = present if origin.optional else required
             files.setdefault(origin, []).append(place)
-    for optional in (False, True):
+        del basket  # it would hold each place a second time for as long as the run
+    for files in (required, present):
         for origin, places in files.items():
-            if origin.optional is optional:
-                yield FileNeed(origin=origin, places=places)
+            yield FileNeed(origin=origin, places=places)
 
 
 def _gather_jail(jail: Jail, rules: Sequence[Rule], facts: Facts, find_libraries: Libraries) -> Basket:

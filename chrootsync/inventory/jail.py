@@ -34,8 +34,10 @@ class Jail:
         What is missing is spelled as asked for below the last directory that exists. Raises UnsafeError,
         UnreadableError.
         """
-        head, name = os.path.split(path)
-        directory = self._canonical_directory(head)
+        head, _, name = path.rpartition("/")
+        directory = self._spelling.get(head or "/") or self._canonical_directory(head or "/")
+        if directory == head:
+            return path  # the same text, which is kept for as long as the run
         return f"/{name}" if directory == "/" else f"{directory}/{name}"
 
     def _canonical_directory(self, path: str) -> str:
@@ -63,7 +65,7 @@ class Jail:
 
 def open_jails(root: Reader, instances: Iterable[Instance], keep_out: Sequence[str]) -> tuple[list[Jail], list[Entry]]:
     """Open the chroots of all instances; those that cannot be served come back as entries with their problem."""
-    jails: list[Jail] = []
+    jails: dict[str, Jail] = {}
     problems: list[Entry] = []
     for instance in instances:
         if instance.problem is not None:
@@ -79,14 +81,15 @@ def open_jails(root: Reader, instances: Iterable[Instance], keep_out: Sequence[s
             chroot.close()
             problems.append(_problem(instance, f"the chroot {chroot.path} is refused: it overlaps with {refused}"))
             continue
-        other = next((jail.instance.name for jail in jails if jail.chroot.path == chroot.path), None)
+        other = jails.get(chroot.path)
         if other is not None:
             chroot.close()
-            reason = f"the chroot {chroot.path} is that of {other} already; let one instance have all its rule sets"
+            of = other.instance.name
+            reason = f"the chroot {chroot.path} is that of {of} already; let one instance have all its rule sets"
             problems.append(_problem(instance, reason))
             continue
-        jails.append(Jail(instance, chroot))
-    return jails, problems
+        jails[chroot.path] = Jail(instance, chroot)
+    return list(jails.values()), problems
 
 
 def overlap(one: str, other: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from chrootsync.inventory.conditions import Holding
 from chrootsync.inventory.jail import Jail
@@ -33,8 +34,7 @@ class Place:
     evidence: Evidence = NO_EVIDENCE
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What copies are made of: a host file, without its password fields if ``filtered``.
 
     ``optional`` sources are those of copies that are only kept fresh: where there is none, there is no need.
@@ -93,7 +93,8 @@ Need = FileNeed | NodeNeed | ProblemNeed | SurplusNeed
 class Basket:
     """What was collected for one chroot so far; ``barred`` are the paths that were told to be no way on.
 
-    ``swallowed`` are sources that lie inside the chroot, or that it lies beneath: copies would be made among originals.
+    ``above`` are directories that are needed with all above them. ``swallowed`` are sources that lie inside the chroot,
+    or that it lies beneath: copies would be made among originals.
     """
 
     jail: Jail
@@ -102,6 +103,7 @@ class Basket:
     mirrors: list[Mirror] = field(default_factory=list)
     swallowed: list[str] = field(default_factory=list)
     barred: set[str] = field(default_factory=set)
+    above: set[str] = field(default_factory=set)
 
     def place(self, held: Holding, path: str, because: str) -> Place:
         """A place in this chroot; for an instance without a chrooted service nothing weighs more than a warning."""
@@ -168,7 +170,11 @@ class Basket:
 
     def add_parents(self, place: Place) -> None:
         """The directories above a place, outermost first, each an entry of its own."""
-        parts = place.path.split("/")[1:-1]
+        directory = place.path.rpartition("/")[0]
+        if directory in self.above:
+            return
+        self.above.add(directory)
+        parts = directory.split("/")[1:]
         for depth in range(1, len(parts) + 1):
             path = "/" + "/".join(parts[:depth])
             if self.jail.claim(path):

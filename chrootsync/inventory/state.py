@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import assert_never
 
 from chrootsync import accounts, compare
-from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Place, ProblemNeed, SurplusNeed, problem_of
+from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Origin, Place, ProblemNeed, SurplusNeed, problem_of
 from chrootsync.model import (
     AbsentError,
     Chroot,
@@ -24,27 +24,46 @@ from chrootsync.model import (
     Rule,
     Source,
     State,
+    Trust,
     UnsafeError,
 )
 
 GUARDED_LIMIT = 1 << 20  # bytes of a source whose guard wants to see all of it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
-    """An entry as far as it is established, its copy to read, and the link that led to that copy, if any."""
+@dataclass(kw_only=True, slots=True)
+class _Draft:
+    """What becomes an entry, as far as it is established: its copy to read, and the link that led to it, if any."""
 
-    entry: Entry
+    place: Place
     copy: Copy | None = None
     link: State | None = None
+    same: bool | None = None
+    problem: Problem | None = None
+    want: State | None = None
+
+
+class NoTrust:
+    """Knows of no pair that it is in sync: then bytes are compared."""
+
+    def knows(self, _source: Source, _copy: Copy) -> bool:
+        """Nothing is known."""
+        return False
+
+    def learn(self, _source: Source, _copy: Copy) -> None:
+        """Nothing is noted."""
+
+
+NO_TRUST = NoTrust()
 
 
 class Looker:
     """Turns needs into entries with their states."""
 
-    def __init__(self, root: Reader) -> None:
-        """Look through ``root``."""
+    def __init__(self, root: Reader, trust: Trust) -> None:
+        """Look through ``root``; what ``trust`` knows to be in sync is not read."""
         self._root = root
+        self._trust = trust
 
     def look(self, need: Need) -> Iterator[Entry]:
         """The entries of one need."""
@@ -167,11 +186,12 @@ class Looker:
         try:
             if need.origin.optional and not _readable_file(source):
                 return
-            problem = self._prepare(source, need)
-            if problem is not None:
-                yield from self._bad_source(need, problem)
+            drafts = self._drafts(source, need)
+            if isinstance(drafts, Problem):
+                yield from self._bad_source(need, drafts)
                 return
-            yield from self._copies(source, need)
+            for draft in drafts:
+                yield self._finished(draft, source, need.origin)
         finally:
             source.close()
 
@@ -188,45 +208,110 @@ class Looker:
                 accounts.hide_passwords(source)
             elif any(place.rule.guard is not None for place in need.places):
                 source.stand_in(source.contents(GUARDED_LIMIT))
-            source.readers()
         except PathError as error:
-            return Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be read: {error.reason}")
+            return _unreadable(error)
         return None
 
-    def _copies(self, source: Source, need: FileNeed) -> Iterator[Entry]:
-        """One entry for each place; contents are compared where sizes are equal, all of them in one reading."""
-        seen = [self._compare_state(source, place, need) for place in need.places]
+    def _drafts(self, source: Source, need: FileNeed) -> list[_Draft] | Problem:
+        """What is at all places, compared; or what is wrong with the source."""
+        problem = self._prepare(source, need)
+        if problem is not None:
+            return problem
+        drafts = [self._draft(source, place) for place in need.places]
         if need.origin.optional:
-            seen = [one for one in seen if self._covered(one.entry)]
-        alike = [(index, one.copy) for index, one in enumerate(seen) if one.copy is not None and _same_size(one.entry)]
-        results = self._root.same(source, [copy for _, copy in alike])
-        for (index, _), result in zip(alike, results, strict=True):
-            told = {"problem": result} if isinstance(result, Problem) else {"same": result}
-            seen[index] = replace(seen[index], entry=replace(seen[index].entry, **told))
-        for one in seen:
-            entry = one.entry
-            if one.link is not None and not compare.in_sync(entry):
-                entry = replace(entry, have=one.link, same=None)
-            yield self._with_checksums(entry, source, one.copy)
+            drafts = [draft for draft in drafts if self._covered(draft)]
+        return self._compare(source, drafts) or drafts
 
-    def _compare_state(self, source: Source, place: Place, need: FileNeed) -> _Seen:
-        entry = replace(self._entry(place, need.origin.source), filtered=need.origin.filtered)
-        chroot = place.jail.chroot
-        link = None
+    def _draft(self, source: Source, place: Place) -> _Draft:
+        """What is there, and what speaks against comparing it."""
+        chroot, draft = place.jail.chroot, _Draft(place=place)
         try:
             copy = chroot.look(place.path)
-            beside = self._beside(chroot, copy)
-            if beside is not None:
-                link, copy = copy.state, beside
-            if copy.state is not None and copy.state.type is FileType.DIRECTORY and chroot.names(place.path):
-                return _Seen(entry=replace(entry, problem=_occupied(FileType.FILE)))
+            there = copy.state if copy.identity is None else None
+            if there is not None:
+                beside = self._beside(chroot, copy)
+                if beside is not None:
+                    draft.link, copy = there, beside
+                elif there.type is FileType.DIRECTORY and chroot.names(place.path):
+                    draft.problem = _occupied(FileType.FILE)
+                    return draft
         except PathError as error:
-            return _Seen(entry=replace(entry, problem=problem_of(error, place)))
-        problem = _unfit(source, place.rule, copy.state) or self._inside(source, place) or _is_itself(source, copy)
-        want = self._want(source, place.rule, copy.state)
-        if isinstance(want, Problem):
-            return _Seen(entry=replace(entry, problem=problem or want))
-        return _Seen(entry=replace(entry, want=want, have=copy.state, problem=problem), copy=copy, link=link)
+            draft.problem = problem_of(error, place)
+            return draft
+        draft.copy = copy
+        draft.problem = _unfit(source, place.rule, copy) or self._inside(source, place) or _is_itself(source, copy)
+        return draft
+
+    def _compare(self, source: Source, drafts: Sequence[_Draft]) -> Problem | None:
+        """What is wanted, and whether contents are the same where sizes are: all of them are compared in one reading.
+
+        What is known to be in sync is not read. Gives what is wrong with the source.
+        """
+        plain = source.data is None
+        size = source.state.size if source.data is None else len(source.data)
+        alike = [draft for draft in drafts if draft.problem is None and _has_size(draft.copy, size)]
+        unknown = []
+        for draft in alike:
+            if plain and draft.copy is not None and self._trust.knows(source, draft.copy):
+                draft.same = True
+                source.vouch()
+                draft.copy.vouch()
+            else:
+                unknown.append(draft)
+        try:
+            source.readers()
+        except PathError as error:
+            return _unreadable(error)
+        self._set_wanted(source, size, drafts)
+        unknown = [draft for draft in unknown if draft.problem is None]
+        results = self._root.same(source, [draft.copy for draft in unknown if draft.copy is not None])
+        for draft, result in zip(unknown, results, strict=True):
+            if isinstance(result, Problem):
+                draft.problem = result
+            else:
+                draft.same = result
+        return None
+
+    def _set_wanted(self, source: Source, size: int | None, drafts: Sequence[_Draft]) -> None:
+        """Put into each draft what is wanted there, which is the same for all places of a rule."""
+        wanted: dict[int, State | Problem] = {}
+        for draft in drafts:
+            if draft.copy is None:
+                continue
+            rule = draft.place.rule
+            want = wanted.get(id(rule))
+            if want is None:
+                want = wanted[id(rule)] = self._want(source, size, rule)
+            if isinstance(want, Problem):
+                draft.problem = draft.problem or want
+            else:
+                draft.want = want
+
+    def _finished(self, draft: _Draft, source: Source, origin: Origin) -> Entry:
+        """The entry that a draft has become, with the checksums of what drifted."""
+        place, copy, want = draft.place, draft.copy, draft.want
+        have = None if copy is None or want is None else copy.state
+        entry = Entry(
+            instance=place.jail.instance,
+            rule=place.rule,
+            path=place.path,
+            source=origin.source,
+            because=place.because,
+            filtered=origin.filtered,
+            want=want if want is None else self._owned(want, have),
+            have=have,
+            same=draft.same,
+            problem=draft.problem,
+            severity=place.severity,
+            evidence=place.evidence,
+        )
+        if compare.in_sync(entry):
+            if copy is not None and source.data is None:
+                self._trust.learn(source, copy)
+            return entry
+        if draft.link is not None:
+            entry = replace(entry, have=draft.link, same=None)
+        return self._with_checksums(entry, source, copy)
 
     def _beside(self, chroot: Chroot, copy: Copy) -> Copy | None:
         """The file that a link of root's leads to in its own directory; None for whatever is no such link.
@@ -242,11 +327,12 @@ class Looker:
         found = chroot.look(f"{os.path.dirname(copy.path)}/{link.target}")
         return found if found.state is not None and found.state.type is FileType.FILE else None
 
-    def _covered(self, entry: Entry) -> bool:
+    def _covered(self, draft: _Draft) -> bool:
         """Whether an if-present rule speaks of this: root's own files only, not what a daemon made for itself."""
-        if entry.problem is not None:
+        if draft.problem is not None or draft.copy is None:
             return True
-        return entry.have is not None and entry.have.type is FileType.FILE and entry.have.uid in self._root.owners
+        have = draft.copy.state
+        return have is not None and have.type is FileType.FILE and have.uid in self._root.owners
 
     def _inside(self, source: Source, place: Place) -> Problem | None:
         if not place.jail.chroot.holds(source.path):
@@ -254,20 +340,19 @@ class Looker:
         reason = f"the source {source.path} lies inside the chroot itself, so that a copy would overwrite it"
         return Problem(kind=Kind.UNSAFE, reason=f"{reason}; put the original outside")
 
-    def _want(self, source: Source, rule: Rule, have: State | None) -> State | Problem:
+    def _want(self, source: Source, size: int | None, rule: Rule) -> State | Problem:
         numbers = self._numbers(rule)
         if isinstance(numbers, Problem):
             return numbers
         uid, gid = numbers
-        want = State(
+        return State(
             type=FileType.FILE,
             mode=copy_mode(source, rule.mode, uid, gid),
             uid=uid,
             gid=gid,
-            size=source.state.size if source.data is None else len(source.data),
+            size=size,
             identity=source.state.identity,
         )
-        return self._owned(want, have)
 
     def _numbers(self, rule: Rule) -> tuple[int, int] | Problem:
         """The user and the group that a rule gives its copies to; root's where it says nothing."""
@@ -293,7 +378,7 @@ class Looker:
 
     def _with_checksums(self, entry: Entry, source: Source, copy: Copy | None) -> Entry:
         """Checksums of both sides of what drifted, where everybody may know them anyway."""
-        if entry.want is None or compare.in_sync(entry) or not (source.state.mode or 0) & 0o004:
+        if entry.want is None or not (source.state.mode or 0) & 0o004:
             return entry
         entry = replace(entry, want=replace(entry.want, sha256=self._root.sha256(source)))
         # What was looked at may be what a link leads to, and the link's own mode says nothing.
@@ -324,10 +409,8 @@ def copy_mode(source: Source, mode: int | None, uid: int, gid: int) -> int:
 
 def _is_itself(source: Source, copy: Copy) -> Problem | None:
     """A copy that is its own source, by a mount: what is done to the one is done to the other."""
-    there = copy.state
-    if there is None or there.identity is None or source.state.identity is None:
-        return None
-    if there.identity[:2] != source.state.identity[:2]:
+    there, own = copy.identity, source.state.identity
+    if there is None or own is None or there[:2] != own[:2]:
         return None
     reason = f"this is the source {source.path} itself, by a mount; unmount it, and check --fix makes a copy"
     return Problem(kind=Kind.UNSAFE, reason=reason)
@@ -337,22 +420,24 @@ def _readable_file(source: Source) -> bool:
     return source.state.type is FileType.FILE and bool((source.state.mode or 0) & 0o004)
 
 
-def _same_size(entry: Entry) -> bool:
-    want, have = entry.want, entry.have
-    if entry.problem is not None or want is None or have is None:
-        return False
-    return have.type is FileType.FILE and have.size == want.size
+def _has_size(copy: Copy | None, size: int | None) -> bool:
+    return copy is not None and copy.identity is not None and copy.identity[2] == size
 
 
-def _unfit(source: Source, rule: Rule, have: State | None) -> Problem | None:
+def _unreadable(error: PathError) -> Problem:
+    return Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be read: {error.reason}")
+
+
+def _unfit(source: Source, rule: Rule, copy: Copy) -> Problem | None:
     """Why a source must not replace a copy: it is empty, or fails the rule's guard."""
-    if have is not None and have.size and not source.state.size:
+    if not source.state.size and copy.identity is not None and copy.identity[2]:
         return Problem(kind=Kind.BAD_SOURCE, reason="the source is empty; the copy is kept")
     if rule.guard is not None and source.data is not None:
         text = source.data.decode("utf-8", "surrogateescape")
         if re.search(rule.guard.matches, text, re.MULTILINE) is None:
             reason = f"the source has no line that matches {rule.guard.matches}"
-            return Problem(kind=Kind.BAD_SOURCE, reason=f"{reason}; the copy is kept" if have else reason)
+            there = copy.state is not None
+            return Problem(kind=Kind.BAD_SOURCE, reason=f"{reason}; the copy is kept" if there else reason)
     return None
 
 

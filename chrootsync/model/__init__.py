@@ -11,6 +11,7 @@ from chrootsync.model.entries import (
     Entry,
     Evidence,
     Finding,
+    Identity,
     InstanceReport,
     Libc,
     Library,
@@ -38,7 +39,7 @@ from chrootsync.model.errors import (
     clause,
 )
 from chrootsync.model.instances import Config, Control, Daemon, Instance, StaticInstance
-from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source
+from chrootsync.model.machine import Cache, Chroot, Completed, Copy, Host, Provider, Reader, Runner, Source, Trust
 from chrootsync.model.proofs import Lookup, Probe, Retry, StaleProcess
 from chrootsync.model.rules import (
     Device,
@@ -89,6 +90,7 @@ __all__ = [
     "Finding",
     "Guard",
     "Host",
+    "Identity",
     "Instance",
     "InstanceReport",
     "Kind",
@@ -126,6 +128,7 @@ __all__ = [
     "StaticInstance",
     "Status",
     "TableCondition",
+    "Trust",
     "UnreadableError",
     "Unresolved",
     "UnsafeError",

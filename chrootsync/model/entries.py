@@ -15,6 +15,10 @@ ARROW = " ← "
 """Stands between the links of a chain: the thing, and what needs it."""
 
 
+Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime and ctime of something that was seen."""
+
+
 @frozen
 class State:
     """What is, or should be, at a path.
@@ -34,7 +38,7 @@ class State:
     sha256: str | None = None
     target: str | None = None
     device: tuple[int, int] | None = None
-    identity: tuple[int, int, int, int, int] | None = None
+    identity: Identity | None = None
     extended: tuple[str, ...] = ()
     mtime: int | None = None
 

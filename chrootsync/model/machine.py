@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from chrootsync.model.entries import Problem, State
+from chrootsync.model.entries import Identity, Problem, State
 from chrootsync.model.frozen import frozen
 from chrootsync.model.instances import Config, Instance
 from chrootsync.model.rules import RuleSet
@@ -69,6 +69,10 @@ class Source(Protocol):
         """The permission bits that a copy may have at most, ACLs counted."""
         ...
 
+    def vouch(self) -> None:
+        """Take it that the file has no ACL: somebody has looked at this very inode as it is."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -76,7 +80,20 @@ class Copy(Protocol):
     """A place inside a chroot: its state (None: nothing there) as seen without following a link."""
 
     path: str
-    state: State | None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Of a regular file, what tells whether it is still the same; costs nothing more than to have found it."""
+        ...
+
+    @property
+    def state(self) -> State | None:
+        """What is there."""
+        ...
+
+    def vouch(self) -> None:
+        """Take it that the file has nothing beyond its mode: somebody has looked at this very inode as it is."""
+        ...
 
     def open(self) -> int:
         """A descriptor for reading that the caller closes. Raises PathError."""
@@ -171,6 +188,18 @@ class Reader(Protocol):
 
     def sha256(self, thing: Source | Copy) -> str | None:
         """The SHA-256 checksum (hex) of a file; None where it is too large, is not a file or cannot be read."""
+        ...
+
+
+class Trust(Protocol):
+    """Pairs of files whose contents were equal, and stay so for as long as neither inode changes."""
+
+    def knows(self, source: Source, copy: Copy) -> bool:
+        """Whether a source and a copy were found in sync as they are now."""
+        ...
+
+    def learn(self, source: Source, copy: Copy) -> None:
+        """Take note of a source and a copy that are in sync."""
         ...
 
 

@@ -79,11 +79,11 @@ def same(source: int | bytes, openers: Sequence[Opener]) -> Iterator[bool | Prob
 def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | Problem]:
     """The results of a group, which ends early where no more copies could be opened beside the others."""
     if isinstance(source, bytes):
-        return _compare(iter([source]) if source else iter(()), openers)
+        return _compare(iter([source]) if source else iter(()), len(source), openers)
     for _ in range(ATTEMPTS):
         try:
             before = identity(os.fstat(source))
-            results = _compare(chunks(source, before[2] + 1), openers)
+            results = _compare(_of_size(source, before[2]), before[2], openers)
             after = identity(os.fstat(source))
         except OSError as error:
             reason = f"reading the source failed: {clause(error)}"
@@ -93,7 +93,24 @@ def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | P
     return [Problem(kind=Kind.BAD_SOURCE, reason="the source keeps changing while it is read")] * len(openers)
 
 
-def _compare(source: Iterator[bytes], openers: Sequence[Opener]) -> list[bool | Problem]:
+def _of_size(fd: int, size: int) -> Iterator[bytes]:
+    """The contents of a file of that size; of one that has grown since, one byte more.
+
+    A read that brings all of it and could have brought more has seen its end, so that nothing is read to see it again.
+    """
+    position = 0
+    while position <= size:
+        wanted = min(CHUNK, size + 1 - position)
+        chunk = os.pread(fd, wanted, position)
+        if not chunk:
+            return
+        position += len(chunk)
+        yield chunk
+        if position == size and len(chunk) < wanted:
+            return
+
+
+def _compare(source: Iterator[bytes], size: int, openers: Sequence[Opener]) -> list[bool | Problem]:
     results: list[bool | Problem] = []
     alive: dict[int, int] = {}
     try:
@@ -109,25 +126,29 @@ def _compare(source: Iterator[bytes], openers: Sequence[Opener]) -> list[bool | 
             else:
                 results.append(True)
                 alive[index] = opened
-        for chunk in source:
+        for chunk, is_last in _told_last(source, size):
             for index in list(alive):
-                _compare_chunk(chunk, index, alive, results)
+                # The sizes were equal when they were looked at; a copy that has grown since is not the same.
+                data = _read_copy(alive[index], len(chunk), beyond=is_last)
+                if data != chunk:
+                    results[index] = _verdict(data, chunk)
+                    os.close(alive.pop(index))
             if not alive:
                 break
-        # The sizes were equal when they were looked at; a copy that has grown since is not the same.
-        for index, fd in alive.items():
-            results[index] = _verdict(_read_copy(fd, 1), b"")
         return results
     finally:
         for fd in alive.values():
             os.close(fd)
 
 
-def _compare_chunk(chunk: bytes, index: int, alive: dict[int, int], results: list[bool | Problem]) -> None:
-    data = _read_copy(alive[index], len(chunk))
-    if data != chunk:
-        results[index] = _verdict(data, chunk)
-        os.close(alive.pop(index))
+def _told_last(source: Iterator[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
+    """Each chunk, and whether nothing should follow it; of nothing, an empty one."""
+    position = 0
+    for chunk in source:
+        position += len(chunk)
+        yield chunk, position >= size
+    if not position:
+        yield b"", True
 
 
 def _verdict(data: bytes | None, expected: bytes) -> bool | Problem:
@@ -136,10 +157,14 @@ def _verdict(data: bytes | None, expected: bytes) -> bool | Problem:
     return data == expected
 
 
-def _read_copy(fd: int, size: int) -> bytes | None:
-    """Bytes of a copy, None where it cannot be read: its errors must not be taken for the source's."""
+def _read_copy(fd: int, size: int, *, beyond: int) -> bytes | None:
+    """Bytes of a copy, None where it cannot be read: its errors must not be taken for the source's.
+
+    Asked for are also the bytes ``beyond`` the last chunk: where they do not come, it was read to its end.
+    """
     try:
-        return read_fully(fd, size)
+        data = os.read(fd, size + beyond)
+        return data if len(data) >= size else data + read_fully(fd, size + beyond - len(data))
     except OSError:
         return None
 

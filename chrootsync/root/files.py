@@ -9,6 +9,7 @@ import stat
 from chrootsync.model import (
     AbsentError,
     FileType,
+    Identity,
     NotAFileError,
     PathError,
     State,
@@ -17,7 +18,7 @@ from chrootsync.model import (
 from chrootsync.root import contents
 from chrootsync.root.dress import ACCESS_ACL, access_acl
 from chrootsync.root.pool import Directory, Pool, failure, inode
-from chrootsync.root.walk import REPLACED, Place, Walker, status_of
+from chrootsync.root.walk import REPLACED, Place, Walker, join, status_of
 
 ACL_USER, ACL_GROUP_OWNER, ACL_GROUP = 0x02, 0x04, 0x08  # tags of entries in an ACL, linux/posix_acl.h
 
@@ -37,6 +38,16 @@ TYPES = {
 
 def state_of(status: os.stat_result, target: str | None = None, extended: tuple[str, ...] = ()) -> State:
     """The state that a status describes, with what is known beyond it."""
+    if stat.S_ISREG(status.st_mode):
+        return State(
+            type=FileType.FILE,
+            mode=status.st_mode & 0o7777,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            size=status.st_size,
+            identity=contents.identity(status),
+            extended=extended,
+        )
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     node = kind in (FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE)
     return State(
@@ -44,7 +55,6 @@ def state_of(status: os.stat_result, target: str | None = None, extended: tuple[
         mode=status.st_mode & 0o7777,
         uid=status.st_uid,
         gid=status.st_gid,
-        size=status.st_size if kind is FileType.FILE else None,
         target=target,
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if node else None,
         identity=contents.identity(status),
@@ -68,6 +78,18 @@ def extensions(path: str, directory: Directory, name: str) -> tuple[str, ...]:
             found = os.listxattr(f"/proc/self/fd/{directory.fd}/{name}", follow_symlinks=False)
         except OSError:
             return ()
+    return _extensions(found)
+
+
+def _told(fd: int) -> tuple[str, ...] | None:
+    """The extensions of an open file; None where it tells nothing."""
+    try:
+        return _extensions(os.listxattr(fd))
+    except OSError:
+        return None
+
+
+def _extensions(found: list[str]) -> tuple[str, ...]:
     return tuple(what for attribute, what in EXTENSIONS.items() if attribute in found) if found else ()
 
 
@@ -130,6 +152,7 @@ class HostFile:
         self._pool = pool
         self._data: bytes | None = None
         self._opened: int | None = None
+        self._readers: int | None = None
         self.path = place.path
         self.state = state_of(place.status)
 
@@ -168,9 +191,15 @@ class HostFile:
         Where the source has an ACL, the group bits of its mode are the mask and may grant more than the group has, and
         users and groups that it names may have less than others (acl(5)).
         """
-        mode = self.state.mode or 0
-        acl = access_acl(self.fileno())
-        return mode if acl is None else mode & _readers_by_acl(acl, mode >> 3 & 0o7)
+        if self._readers is None:  # asked for each of a thousand copies
+            mode = self.state.mode or 0
+            acl = access_acl(self.fileno())
+            self._readers = mode if acl is None else mode & _readers_by_acl(acl, mode >> 3 & 0o7)
+        return self._readers
+
+    def vouch(self) -> None:
+        """Take it that the file has no ACL: somebody has looked at this very inode as it is."""
+        self._readers = self.state.mode or 0
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -199,7 +228,7 @@ def _readers_by_acl(acl: bytes, mask: int) -> int:
 class ChrootCopy:
     """A place inside a chroot, looked at without following a link at its end."""
 
-    __slots__ = ("_directory", "_name", "_walker", "path", "state")
+    __slots__ = ("_directory", "_extended", "_name", "_outside", "_state", "_status", "_walker", "identity", "path")
 
     def __init__(self, path: str, walker: Walker, directory: Directory | None, name: str, state: State | None) -> None:
         """``directory`` is None where the way there ends early; it stays the walker's, which may have to reopen it."""
@@ -207,7 +236,39 @@ class ChrootCopy:
         self._walker = walker
         self._directory = directory
         self._name = name
-        self.state = state
+        self._state = state
+        self._status: os.stat_result | None = None
+        self._outside = ""
+        self._extended: tuple[str, ...] | None = None
+        self.identity: Identity | None = None
+
+    @classmethod
+    def of_file(
+        cls, path: str, walker: Walker, directory: Directory, name: str, status: os.stat_result, outside: str
+    ) -> ChrootCopy:
+        """A regular file with its status; ``outside`` is the path of the chroot as this process sees it."""
+        copy = cls(path, walker, directory, name, None)
+        copy._status = status
+        copy._outside = outside
+        copy.identity = contents.identity(status)
+        return copy
+
+    @property
+    def state(self) -> State | None:
+        """What is there. What a file has beyond its mode is asked for here: of one that was open, that cost less."""
+        if self._state is None and self._status is not None:
+            self._state = state_of(self._status, extended=self._extensions())
+        return self._state
+
+    def vouch(self) -> None:
+        """Take it that the file has nothing beyond its mode: somebody has looked at this very inode as it is."""
+        self._extended = ()
+
+    def _extensions(self) -> tuple[str, ...]:
+        if self._extended is None and self._directory is not None:
+            directory = self._walker.opened(self._directory)
+            self._extended = extensions(self._outside + join(directory.path, self._name), directory, self._name)
+        return self._extended or ()
 
     def open(self) -> int:
         """Open the file for reading. Raises UnreadableError, AbsentError, UnsafeError.
@@ -215,10 +276,11 @@ class ChrootCopy:
         The name is opened once more: only root can have changed it, as the walk has made sure, and that it is still the
         same file is looked at. A FIFO or a device in its place would be opened by root's own doing alone.
         """
-        if self._directory is None or self.state is None:
+        if self._directory is None or (self.identity is None and self._state is None):
             raise AbsentError(self.path, "does not exist")
-        if self.state.type is not FileType.FILE:
-            raise NotAFileError(self.path, f"is a {self.state.type}, not a file")
+        if self.identity is None:
+            kind = None if self._state is None else self._state.type
+            raise NotAFileError(self.path, f"is a {kind}, not a file")
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         directory = self._walker.opened(self._directory)
         try:
@@ -226,11 +288,13 @@ class ChrootCopy:
         except OSError as error:
             raise failure(self.path, error) from None
         try:
-            if self.state.identity is None or inode(status_of(fd, self.path)) != self.state.identity[:2]:
+            if inode(status_of(fd, self.path)) != self.identity[:2]:
                 raise UnreadableError(self.path, REPLACED)
         except PathError:
             os.close(fd)
             raise
+        if self._extended is None:
+            self._extended = _told(fd)
         return fd
 
     def contents(self, limit: int) -> bytes:

@@ -19,10 +19,10 @@ from chrootsync.model import (
     UnsafeError,
 )
 from chrootsync.root import contents
-from chrootsync.root.files import ChrootCopy, HostFile, extensions, list_directory, state_of
+from chrootsync.root.files import ChrootCopy, HostFile, list_directory, state_of
 from chrootsync.root.policy import Policy, anything, inside, only_trusted, protected
 from chrootsync.root.pool import Directory, Pool, failure
-from chrootsync.root.walk import NO_NAMES, Walker, join, status_of
+from chrootsync.root.walk import NO_NAMES, Walker, join, split, status_of
 
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
 
@@ -49,6 +49,7 @@ class WalkedChroot:
         path. ``mounts`` are the mount points below it, from the chroot.
         """
         self.path = path
+        self._below = path.rstrip("/") + "/"
         self._outside = outside
         self._walkers = walkers
         self.walker = walkers(trusted)
@@ -67,11 +68,10 @@ class WalkedChroot:
 
         A link on the way that leads into the chroot is something else: it says so once it is resolved.
         """
-        own = self.path.rstrip("/") + "/"
-        if source.startswith(own):
+        if source.startswith(self._below):
             return True
-        directory, inodes = self._way(os.path.dirname(source))
-        return self.walker.inode in inodes and not f"{directory}/".startswith(own)
+        directory, inodes = self._way(split(source)[0])
+        return self.walker.inode in inodes and not f"{directory}/".startswith(self._below)
 
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links; None where it is missing."""
@@ -106,7 +106,7 @@ class WalkedChroot:
 
     def look(self, path: str) -> Copy:
         """What is at a path inside the chroot."""
-        head, name = os.path.split(path)
+        head, name = split(path)
         try:
             if name in NO_NAMES:
                 directory = self.walker.visit(path)
@@ -114,10 +114,13 @@ class WalkedChroot:
             directory = self.walker.visit(head)
         except AbsentError:
             return ChrootCopy(path, self.walker, None, name, None)
-        state = self._status(directory, name)
-        return ChrootCopy(path, self.walker, directory, name, state)
+        found = self._status(directory, name)
+        if isinstance(found, os.stat_result):
+            return ChrootCopy.of_file(path, self.walker, directory, name, found, self._outside)
+        return ChrootCopy(path, self.walker, directory, name, found)
 
-    def _status(self, directory: Directory, name: str) -> State | None:
+    def _status(self, directory: Directory, name: str) -> os.stat_result | State | None:
+        """The status of a regular file, the state of anything else."""
         path = join(directory.path, name)
         if path in self._mounts:
             raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
@@ -136,7 +139,7 @@ class WalkedChroot:
         if status.st_nlink > 1:
             reason = f"this file has {status.st_nlink} links, so that its contents are elsewhere too; remove it"
             raise UnsafeError(path, f"{reason}, and check --fix makes a copy of its own")
-        return state_of(status, extended=extensions(self._outside + path, directory, name))
+        return status
 
 
 class Root:

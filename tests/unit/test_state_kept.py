@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chrootsync.model import State, UnreadableError
+from chrootsync.model import Identity, State, UnreadableError
 from chrootsync.state.database import Database
 from tests.unit.machine import descriptors, mount, needs_root, promptly, with_private_mounts
 from tests.unit.test_state_database import FILE, NOW, change, opened, repaired, step
@@ -28,6 +28,10 @@ class Place:
     path: str = "/etc/resolv.conf"
     meanwhile: Callable[[], None] | None = None
     state: State | None = None
+    identity: Identity | None = None
+
+    def vouch(self) -> None:
+        """Nobody asks what a copy has beyond its mode."""
 
     def open(self) -> int:
         try:

@@ -125,7 +125,7 @@ def test_a_source_is_read_once_for_all_copies_of_a_group(files: Files, monkeypat
     data = os.urandom(2 * CHUNK + 1)
     reads = Reads(monkeypatch)
     assert files.compare(data, *[files.copy(data) for _ in range(20)]) == [True] * 20
-    assert reads == {0: 1, CHUNK: 1, 2 * CHUNK: 1, len(data): 1}
+    assert reads == {0: 1, CHUNK: 1, 2 * CHUNK: 1}  # the last one saw the end, too
 
 
 def test_a_source_is_read_once_more_for_each_further_group(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
