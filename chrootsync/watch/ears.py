@@ -7,6 +7,7 @@ and keeps to itself that the kernel's queue overflowed.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,9 @@ from chrootsync.watch.places import Places
 if TYPE_CHECKING:
     from watchdog.observers.polling import PollingObserverVFS
 
-GATHER = 0.02  # seconds between two readings: a burst is read in few large pieces
+GATHER = 0.02  # seconds between two readings in a burst, which is read in few large pieces
+PAUSE = 0.1  # seconds without a reading after which a burst is over
+FEW = 8  # readings in a row that no burst makes: what they tell of is not to be heard later for the sake of one
 POLL = 5.0  # seconds between two looks, where changes can only be polled for
 
 Changed = Callable[[], None]
@@ -63,6 +66,8 @@ class InotifyEmitter(EventEmitter):
         """Open the descriptor for all places. Raises OSError."""
         super().__init__(event_queue, watch, timeout=timeout, event_filter=event_filter)
         self.inotify = Inotify()
+        self._last = 0.0
+        self._row = 0
 
     def queue_events(self, timeout: float) -> None:  # noqa: ARG002 -- waits for as long as nothing changes
         """Wait for changes and tell of them."""
@@ -71,7 +76,11 @@ class InotifyEmitter(EventEmitter):
             self.queue_event(OverflowEvent(""))
         for directory in directories:
             self.queue_event(DirModifiedEvent(directory))
-        self.stopped_event.wait(GATHER)
+        now = time.monotonic()
+        self._row = self._row + 1 if now - self._last < PAUSE else 0
+        self._last = now
+        if self._row >= FEW:
+            self.stopped_event.wait(GATHER)
 
     def on_thread_stop(self) -> None:
         """Let the thread end."""

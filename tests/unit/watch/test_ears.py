@@ -268,6 +268,17 @@ def test_a_burst_is_gathered(heard: list[str], inotify: Ears, bell: Bell, place:
     assert 0 < heard.count(str(place / "etc")) < 500
 
 
+def test_a_few_changes_in_a_row_are_heard_of_at_once(
+    inotify: Ears, bell: Bell, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "GATHER", 2 * DEADLINE)
+    inotify.watch({str(place / "etc"): frozenset({"services"})})
+    for name in ("other", "other", "services", "other", "services"):
+        os.utime(place / "etc" / name)
+        if name == "services":
+            bell.wait()
+
+
 def test_an_overflow_is_heard_of(bell: Bell, place: Path) -> None:
     """More events than the queue takes while nobody reads; one that was lost may have been the one that matters."""
     events: list[object] = []
