@@ -8,11 +8,12 @@ import typer
 
 from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import RulesOption, places, read_rules
+from chrootsync.cli.setup import RulesOption, places, rule_texts
 from chrootsync.model import RuleSet
 from chrootsync.report import rules as listing
 from chrootsync.report.text import plural
 from chrootsync.root import Root
+from chrootsync.rules import parse
 
 rules = typer.Typer(name="rules", help="Show and validate rule sets.", no_args_is_help=True)
 
@@ -21,7 +22,7 @@ def _read(directory: str | None) -> tuple[RuleSet, ...]:
     place = places(rules=directory)
     live = Root("/")
     try:
-        return read_rules(live, place, image=False)
+        return parse(*rule_texts(live, place, image=False))
     finally:
         live.close()
 

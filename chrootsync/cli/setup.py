@@ -197,10 +197,24 @@ def _check_state(path: str) -> None:
 
 
 def read_rules(live: Root, places: Places, *, image: bool) -> tuple[RuleSet, ...]:
-    """The shipped rule sets, and the local ones of the live host; an image's own are never read. Raises ConfigError."""
+    """The rule sets of a run: all that is local is checked, of the shipped ones only what some instance needs is read.
+
+    Raises ConfigError.
+    """
+    shipped_texts, local = rule_texts(live, places, image=image)
+    # A local file may change or mask any shipped one, and its mistakes are told against all of them.
+    return rule_files.parse(shipped_texts, local) if local else rule_files.shelved(shipped_texts)
+
+
+Texts = list[tuple[str, bytes]]
+"""Rule files: their paths, and what is in them."""
+
+
+def rule_texts(live: Root, places: Places, *, image: bool) -> tuple[Texts, Texts]:
+    """The shipped rule files and the live host's local ones; an image's own are never read. Raises ConfigError."""
     shipped_texts = _texts(live, shipped.directory("rules"), trusted=False)
     directory = places.rules or (None if image else LOCAL_RULES)
-    local: list[tuple[str, bytes]] = []
+    local: Texts = []
     if directory is not None:
         try:
             local = _texts(live, directory, trusted=True)
@@ -211,10 +225,10 @@ def read_rules(live: Root, places: Places, *, image: bool) -> tuple[RuleSet, ...
             _refuse_dangling(directory)
         except PathError as error:
             raise ConfigError(f"the rules cannot be used: {error}") from None
-    return rule_files.parse(shipped_texts, local)
+    return shipped_texts, local
 
 
-def _texts(live: Root, directory: str, *, trusted: bool) -> list[tuple[str, bytes]]:
+def _texts(live: Root, directory: str, *, trusted: bool) -> Texts:
     """The rule files of a directory with their paths, sorted by name."""
     read = live.read_trusted if trusted else live.read
     paths = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chrootsync.model.frozen import frozen
 from chrootsync.model.words import FileType, OnChange, OnConflict, Presence, Severity
 
@@ -123,11 +125,12 @@ class Rule:
 class RuleSet:
     """One TOML file of rules.
 
-    ``name`` is its file name without ``.toml``, ``service`` the kind of instance it is for.
+    ``name`` is its file name without ``.toml``, ``service`` the kind of instance it is for. ``rules`` may be read when
+    they are asked for.
     """
 
     name: str
     service: str
     description: str
     origin: str
-    rules: tuple[Rule, ...]
+    rules: Sequence[Rule]

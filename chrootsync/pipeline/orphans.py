@@ -84,11 +84,11 @@ def _target(path: str, target: str) -> str:
 def orphans(host: Host, rule_sets: Sequence[RuleSet], memory: Memories, needs: Needs) -> list[Drift]:
     """What was put there and is not needed any more; memory is asked only where something may be."""
     places = memory.places()
-    rules = {rule.id: rule for rule_set in rule_sets for rule in rule_set.rules}
     found: list[Drift] = []
     for instance, needed in needs.certain():
         left = set(places.get(instance.chroot, ())) - needed
         if left:
+            rules = {rule.id: rule for rule_set in rule_sets for rule in rule_set.rules}
             placed = [one for one in memory.placed(instance.chroot) if one.path in left]
             mine = [one for one in placed if one.instance == instance.name and not _is_undecided(host, rules, one)]
             found += _of_instance(host.root, rules, memory, instance, needed, mine)

@@ -3,5 +3,6 @@
 from chrootsync.rules.config import parse_config
 from chrootsync.rules.keys import schema
 from chrootsync.rules.ruleset import parse
+from chrootsync.rules.shelf import shelved
 
-__all__ = ["parse", "parse_config", "schema"]
+__all__ = ["parse", "parse_config", "schema", "shelved"]

@@ -38,8 +38,8 @@ def parse(shipped: Sequence[Text], local: Sequence[Text] = ()) -> tuple[RuleSet,
     A local file masks the shipped one of the same file name. Raises one ConfigError with the mistakes of all files.
     """
     problems: list[str] = []
-    masks = {_file_name(origin) for origin, _ in local}
-    texts = [*(text for text in shipped if _file_name(text[0]) not in masks), *local]
+    masks = {file_name(origin) for origin, _ in local}
+    texts = [*(text for text in shipped if file_name(text[0]) not in masks), *local]
     read = [_read(origin, text, problems) for origin, text in texts]
     files = [file for file in read if file is not None]
     rules = _unique(table for file in files for table in file.rules)
@@ -52,7 +52,8 @@ def parse(shipped: Sequence[Text], local: Sequence[Text] = ()) -> tuple[RuleSet,
     return tuple(_build(file, changes) for file in files if file.ruleset)
 
 
-def _file_name(origin: str) -> str:
+def file_name(origin: str) -> str:
+    """A file's name without its directory."""
     return origin.rpartition("/")[2]
 
 
@@ -172,5 +173,5 @@ def _build(file: _File, changes: Mapping[str, Sequence[_Table]]) -> RuleSet:
         for change in changes.get(rule.id, ()):
             rule = replace(rule, **change.values, origin=f"{rule.origin}, changed by {change.place.origin}")
         rules.append(rule)
-    name = _file_name(file.origin).removesuffix(".toml")
+    name = file_name(file.origin).removesuffix(".toml")
     return RuleSet(name=name, origin=file.origin, rules=tuple(rules), **(file.ruleset or {}))
