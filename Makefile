@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # System tests wait more than they work: one more than there are cores, usually.
 JOBS ?= 3
+# For make bench.
+ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +21,7 @@ ZSH := $(PREFIX)/share/zsh/site-functions/_chrootsync
 FISH := $(PREFIX)/share/fish/vendor_completions.d/chrootsync.fish
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chrootsync-tests
 
-.PHONY: help demo test test-long lint bench man docs install install-shared uninstall clean
+.PHONY: help demo test test-long lint bench bench-check man docs install install-shared uninstall clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,7 +29,8 @@ help:
 	@echo 'make test       lint, types, import contracts and all tests; as root on Debian the system tests too'
 	@echo 'make test-long  the same with many more generated cases'
 	@echo 'make lint       formatting, lint, types and import contracts alone'
-	@echo 'make bench      compare with the peers'
+	@echo 'make bench      compare with the peers, with tables and charts; ARGS=--small takes minutes'
+	@echo 'make bench-check  no ratio to a peer is worse than the one that is committed'
 	@echo 'make man        the manual page, as build/chrootsync.8'
 	@echo 'make docs       bring the generated parts of docs up to date'
 	@echo 'make install    install to PREFIX ($(PREFIX)); DESTDIR is honoured'
@@ -59,8 +62,17 @@ test-long: lint
 	scripts/setup-system-tests
 	$(BIN)/pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder --hypothesis-profile=long
 
-bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+# As root on Debian in a throw-away container, with all peers; ARGS=--small takes minutes, ARGS=--help says more.
+bench: $(VENV)/.charts
+	scripts/setup-system-tests
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: $(STAMP)
+	$(BIN)/python -m benchmarks.check
+
+$(VENV)/.charts: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
 
 man: $(STAMP)
 	mkdir -p build

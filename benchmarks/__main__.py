@@ -1,133 +1,128 @@
-"""``python -m benchmarks``: a clean check beside its floors and peers, whole processes, in one run.
+"""``python -m benchmarks``: chrootsync beside its floors and peers, in one run; one table, JSON and charts.
 
-Needs no root rights and touches nothing but a temporary directory. What is not installed is left out, and said.
+As root on Debian all of it is measured in a throw-away container, which has the peers, and real Postfix. Without, what
+needs neither root nor a host of its own is measured here. Nothing else on the machine is touched, and nothing stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import median
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from benchmarks.data import DataSet, build, chrootsync
-from benchmarks.measure import Command, interleaved, ratio
+from benchmarks import goals, host, machine, rows, table, watcher
+from benchmarks.measure import note
+from benchmarks.measurement import Measurement, from_json
+from benchmarks.rows import Row
 
-OURS = "chrootsync check"
-START = "chrootsync --version"
-BARE = "python -I -S -c pass"
-GOALS: Mapping[str, float] = {BARE: 8.0}
-"""How many times as long as this a clean check may take; peers that need a real host have goals of their own."""
+PARTS = ("instances", "large", "growth", "cold", "watcher")
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Measure, print a table for each data set, and write the numbers where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=21, metavar="N", help="rounds of measuring (default: 21)")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
+    """Measure, print the table, and write it with numbers and charts."""
+    options = _options()
+    reason = "--here was asked for" if options.here else host.why_not()
+    began = time.monotonic()
+    with host.place(host.SMALL_GIGABYTES if options.small else host.GIGABYTES) as place:
+        described = machine.describe(str(place))
+        if reason is None:
+            measurements, figures = _in_container(place, options.parts, small=options.small)
+        else:
+            measurements, figures = list(here(place, options.parts, small=options.small)), None
+    found = rows.of_all(measurements) + (list(watcher.rows(figures)) if figures else [])
+    print(f"\n{machine.sentence(described)}\n")
+    print("\n".join((*table.text(found), "", *_left_out(reason, measurements))))
+    print(f"{_verdict(found)}; {time.monotonic() - began:.0f} s")
+    numbers = {
+        "machine": described,
+        "small": options.small,
+        "rows": [row.to_json() for row in found],
+        "measurements": [one.to_json() for one in measurements],
+        "watcher": figures.to_json() if figures else None,
+    }
+    _write(options.results, numbers, [machine.sentence(described), "", *table.markdown(found)])
+    _draw(options.results, measurements, found)
+
+
+def _in_container(
+    place: Path, parts: Sequence[str], *, small: bool
+) -> tuple[list[Measurement], watcher.Figures | None]:
+    """Measure in the container, and the watcher from outside it."""
+    note("booting a container; the first time, it is built")
+    with host.booted(place) as container:
+        measurements: list[Measurement] = []
+        for part in parts:
+            if part != "watcher":
+                note(part)
+                measurements += host.session(container, part, small=small)
+        figures = None
+        if "watcher" in parts:
+            note("watcher: latency, rest, a burst")
+            figures = watcher.measure(container, small=small)
+    return measurements, figures
+
+
+def here(place: Path, parts: Sequence[str], *, small: bool) -> Iterator[Measurement]:
+    """Measure what needs no container on this machine."""
+    for part in parts:
+        if part != "watcher":
+            command = [sys.executable, "-m", "benchmarks.session", part, str(place), *(["--small"] if small else [])]
+            done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
+            yield from map(from_json, json.loads(done.stdout))
+
+
+def _left_out(reason: str | None, measurements: Sequence[Measurement]) -> Iterator[str]:
+    """What is not in the table, and why."""
+    if reason is not None:
+        yield f"left out, since no container was booted ({reason}): real Postfix, Debian's script, the watcher"
+    for one in measurements:
+        missing = sorted({name for each in goals.known(one.name) for name in each.names} - set(one.samples))
+        if missing:
+            yield f"left out of {goals.COMPARISONS[one.name][0]}: {', '.join(missing)}"
+
+
+def _verdict(found: Sequence[Row]) -> str:
+    with_goal = [row for row in found if row.met is not None]
+    return f"{sum(row.met is True for row in with_goal)} of {len(with_goal)} goals met"
+
+
+def _write(results: Path, numbers: dict[str, object], lines: Sequence[str]) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "results.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
+    (results / "table.md").write_text("\n".join(lines) + "\n")
+    print(f"numbers: {results}/results.json, table.md")
+
+
+def _draw(results: Path, measurements: Sequence[Measurement], found: Sequence[Row]) -> None:
+    try:
+        from benchmarks import charts
+    except ImportError as error:
+        print(f"left out: charts, for want of {error.name} (the extra 'bench' brings it)")
+        return
+    names = charts.draw(results, measurements, found)
+    print(f"charts: {', '.join(names)}")
+
+
+def _options() -> argparse.Namespace:
+    summary, _, more = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=summary, epilog=more)
+    parser.add_argument("--small", action="store_true", help="smaller sets, fewer rounds: four minutes")
+    parser.add_argument("--here", action="store_true", help="no container, even where one could be booted")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="where results go")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these parts: {', '.join(PARTS)}")
     options = parser.parse_args()
-    if options.runs < 1:
-        parser.error("--runs must be at least 1")
-    check = chrootsync()
-    results = []
-    with tempfile.TemporaryDirectory(prefix="chrootsync-bench-") as place:
-        os.chmod(place, 0o755)  # noqa: S103 -- as every directory on the way to a root
-        floor = _compile_floor(place)
-        for name in ("3x40", "3x180"):
-            data = build(name, os.path.join(place, name), check)
-            commands = list(_commands(check, data, floor))
-            samples = interleaved(commands, options.runs)
-            print(_table(data, samples, options.runs))
-            results.append(_numbers(data, samples))
-    for missing in _missing(floor):
-        print(f"left out: {missing}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": _machine(), "data_sets": results}, file, indent=2)
-            file.write("\n")
-
-
-def _compile_floor(place: str) -> str | None:
-    """The compiled floor; None where there is no C compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        return None
-    program = os.path.join(place, "floor")
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "floor.c")
-    subprocess.run([compiler, "-O2", "-o", program, source], check=True)
-    return program
-
-
-def _commands(check: tuple[str, ...], data: DataSet, floor: str | None) -> Iterator[Command]:
-    """What is measured: ours first."""
-    quiet = ("check", "--format", "plain", "--quiet", *data.options())
-    yield Command(name=OURS, steps=((*check, *quiet),))
-    yield Command(name=START, steps=((*check, "--version"),))
-    yield Command(name=BARE, steps=((sys.executable, "-I", "-S", "-c", "pass"),))
-    if floor is not None:
-        yield Command(name="floor: stat both sides (Fs)", steps=((floor, "stat"),), stdin=data.pairs)
-        yield Command(name="floor: read both sides (Fr)", steps=((floor, "read"),), stdin=data.pairs)
-    rsync = shutil.which("rsync")
-    if rsync is not None:
-        steps = tuple(_rsync(rsync, data, instance) for instance in data.chroots)
-        yield Command(name="rsync -anc, three times", steps=steps)
-
-
-def _rsync(rsync: str, data: DataSet, instance: str) -> tuple[str, ...]:
-    to = data.root + data.chroots[instance]
-    return (rsync, "-anc", "--copy-links", "--from0", f"--files-from={data.names(instance)}", f"{data.root}/", to)
-
-
-def _missing(floor: str | None) -> Iterator[str]:
-    if floor is None:
-        yield "the floors, for want of a C compiler (cc)"
-    if shutil.which("rsync") is None:
-        yield "rsync, which is not installed"
-    yield "Debian's configure-instance.sh, jk_update and postfix check, which need a host of their own"
-    yield "the watcher and the path unit, which need one as well: see benchmarks.host and benchmarks.watcher"
-
-
-def _table(data: DataSet, samples: Mapping[str, Sequence[float]], rounds: int) -> str:
-    """One line for each command: its median, its spread, and how a clean check compares with it."""
-    head = f"{data.name}: 3 instances, {data.copies} copies, {data.size / 1e6:.1f} MB a side; {rounds} rounds"
-    lines = [head, f"  {'':28} {'median ms':>9} {'min-max ms':>13} {'check / it':>10}  goal"]
-    for name, runs in samples.items():
-        spread = f"{min(runs):.1f}-{max(runs):.1f}"
-        compared = ratio(samples[OURS], runs)
-        shown = "" if name == OURS else f"{compared:.2f}"
-        lines.append(f"  {name:28} {median(runs):9.1f} {spread:>13} {shown:>10}  {_goal(name, compared)}")
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _goal(name: str, compared: float) -> str:
-    goal = GOALS.get(name)
-    if goal is None:
-        return ""
-    return f"<= {goal:g}: {'met' if compared <= goal else 'not met'}"
-
-
-def _numbers(data: DataSet, samples: Mapping[str, Sequence[float]]) -> dict[str, object]:
-    rows = [
-        {
-            "name": name,
-            "ms": [round(ms, 3) for ms in runs],
-            "median_ms": round(median(runs), 3),
-            "check_ratio": round(ratio(samples[OURS], runs), 4),
-            "goal": GOALS.get(name),
-        }
-        for name, runs in samples.items()
-    ]
-    return {"name": data.name, "copies": data.copies, "bytes": data.size, "rows": rows}
-
-
-def _machine() -> dict[str, object]:
-    return {"python": platform.python_version(), "kernel": platform.release(), "processors": os.cpu_count()}
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part is named {', '.join(sorted(unknown))}")
+    options.parts = options.parts or list(PARTS)
+    usual = PROJECT / ("build/benchmarks" if options.small else "benchmarks/results")
+    options.results = options.results or usual
+    return options
 
 
 if __name__ == "__main__":

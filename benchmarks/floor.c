@@ -3,6 +3,7 @@
  *
  *   floor stat < LIST    lstats both sides                        (Fs)
  *   floor read < LIST    opens, reads and compares both sides     (Fr)
+ *   floor drop < LIST    lets the cache forget the pages of both, so that they are read from disk next
  *
  * LIST holds the paths of source and copy in turn, each with a NUL behind it. Ends 0 where all pairs are alike (for
  * stat: of one size), 1 where one is not, 2 for trouble.
@@ -18,14 +19,16 @@
 
 static char one[CHUNK], other[CHUNK];
 
+typedef int comparison(const char *source, const char *copy);
+
 static int same_size(const char *source, const char *copy)
 {
     struct stat a, b;
 
-    /* A source may be a link, as in /etc/ssl/certs; its size is then not the one to compare. */
+    /* Either may be a link, as in /etc/ssl/certs; its size is then not the one to compare. */
     if (lstat(source, &a) != 0 || lstat(copy, &b) != 0)
         exit(2);
-    return S_ISLNK(a.st_mode) || a.st_size == b.st_size;
+    return S_ISLNK(a.st_mode) || S_ISLNK(b.st_mode) || a.st_size == b.st_size;
 }
 
 static int same_bytes(const char *source, const char *copy)
@@ -47,19 +50,46 @@ static int same_bytes(const char *source, const char *copy)
     return same;
 }
 
+static void drop_pages(const char *path)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (file < 0 || posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) != 0)
+        exit(2);
+    close(file);
+}
+
+static int dropped(const char *source, const char *copy)
+{
+    drop_pages(source);
+    drop_pages(copy);
+    return 1;
+}
+
+static comparison *named(const char *name)
+{
+    if (strcmp(name, "stat") == 0)
+        return same_size;
+    if (strcmp(name, "read") == 0)
+        return same_bytes;
+    return strcmp(name, "drop") == 0 ? dropped : NULL;
+}
+
 int main(int argc, char **argv)
 {
-    int (*same)(const char *, const char *);
+    comparison *same = argc == 2 ? named(argv[1]) : NULL;
     char *source = NULL, *copy = NULL;
     size_t source_size = 0, copy_size = 0;
     int all = 1;
 
-    if (argc != 2 || (strcmp(argv[1], "stat") != 0 && strcmp(argv[1], "read") != 0)) {
-        fputs("usage: floor stat|read < LIST\n", stderr);
+    if (same == NULL) {
+        fputs("usage: floor stat|read|drop < LIST\n", stderr);
         return 2;
     }
-    same = strcmp(argv[1], "stat") == 0 ? same_size : same_bytes;
     while (getdelim(&source, &source_size, '\0', stdin) > 0 && getdelim(&copy, &copy_size, '\0', stdin) > 0)
-        all &= same(source, copy);
+        if (!same(source, copy)) {
+            fprintf(stderr, "floor: %s differs from %s\n", copy, source);
+            all = 0;
+        }
     return !all;
 }

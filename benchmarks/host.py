@@ -1,60 +1,88 @@
-"""``python -m benchmarks.host``: a clean check of three real instances beside Debian's own tools, in one run.
+"""The throw-away container that is measured in: a Debian with three Postfix instances, chrootsync and the peers.
 
-Needs root and Debian: it boots the throw-away container of the system tests and touches nothing else. What Debian's
-script does at every start (copy, whether it is needed or not) and what ``postfix check`` does (compare, as a shell
-script) is not what ``chrootsync check`` does, but it is what an administrator has without it.
+It is that of the system tests. What is measured lies on this machine's disk, in a folder that the container has as
+well: in memory, where its other files are, nothing has to be synced.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.measurement import Measurement, from_json
 from tests.system import conftest, image
 from tests.system.container import Container, remove_stale_groups
 
-INSTANCES = "- postfix-in postfix-out"
-ROUNDS = 11
-
-# Runs inside the container, beside a copy of measure.py.
-PROGRAM = f"""
-import sys
-sys.path.insert(0, "/var/tmp")
-from measure import Command, interleaved, ratio
-from statistics import median
-
-debian = "for name in {INSTANCES}; do /usr/lib/postfix/configure-instance.sh $name; done"
-python = "/opt/chrootsync/bin/python"
-commands = [
-    Command(name="chrootsync check", steps=(("/usr/local/bin/chrootsync", "check", "--quiet"),)),
-    Command(name="python -I -S -c pass", steps=((python, "-I", "-S", "-c", "pass"),)),
-    Command(name="configure-instance.sh, three times", steps=(("/bin/sh", "-c", debian),)),
-    Command(name="postfix check, all instances", steps=(("/usr/sbin/postfix", "check"),)),
-]
-samples = interleaved(commands, {ROUNDS})
-ours = samples["chrootsync check"]
-print(f"{{'':36}} {{'median ms':>9}} {{'min-max ms':>15}} {{'check / it':>10}}")
-for name, runs in samples.items():
-    spread = f"{{min(runs):.1f}}-{{max(runs):.1f}}"
-    print(f"{{name:36}} {{median(runs):9.1f}} {{spread:>15}} {{ratio(ours, runs):10.3f}}")
-"""
+PEERS = ("jailkit", "aide", "rsync", "gcc", "libc6-dev")
+PLACE = "/srv/bench"  # in the container
+CODE = "/opt/bench"
+PYTHON = "/opt/chrootsync/bin/python"
+LIMIT = 1800.0  # seconds that a part may take
+GIGABYTES = 8.0  # free on disk: the largest set takes four, others are removed before
+SMALL_GIGABYTES = 1.5
 
 
-def main() -> None:
-    """Boot the container, bring the instances in sync, and measure there."""
-    reason = conftest.why_not()
-    if reason is not None:
-        raise SystemExit(f"benchmarks.host {reason}")
+def why_not() -> str | None:
+    """What keeps a container from being booted here; None where nothing does."""
+    return conftest.why_not()
+
+
+@contextmanager
+def place(gigabytes: float) -> Iterator[Path]:
+    """A folder on disk that is gone afterwards; raises SystemExit where there is no room."""
+    with tempfile.TemporaryDirectory(prefix="chrootsync-bench-", dir="/var/tmp") as folder:
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < gigabytes:
+            raise SystemExit(f"benchmarks: /var/tmp has {free:.1f} GB free; this needs {gigabytes:g}")
+        os.chmod(folder, 0o755)  # noqa: S103 -- as every directory on the way to a root
+        yield Path(folder)
+
+
+@contextmanager
+def booted(folder: Path) -> Iterator[Container]:
+    """The container; it sees ``folder`` as PLACE, and has its chroots and chrootsync's state there."""
     remove_stale_groups()
-    with tempfile.TemporaryDirectory(prefix="chrootsync-bench-") as place:
-        base = image.base()
-        dependencies = image.dependencies(base)
-        project = image.project([dependencies, base], Path(place) / "layer")
-        with Container([project, dependencies, image.instances(base), base]) as host:
-            host.run(["chrootsync", "check", "--fix", "--quiet"])
-            host.write("/var/tmp/measure.py", Path(__file__).with_name("measure.py").read_text())  # noqa: S108 -- in the container
-            print(host.run(["/usr/bin/python3", "-c", PROGRAM], timeout=600).stdout, end="")
+    base = image.base()
+    dependencies = image.dependencies(base)
+    with tempfile.TemporaryDirectory(prefix="chrootsync-bench-") as work:
+        project = image.project([dependencies, base], Path(work) / "layer")
+        layers = (project, dependencies, _peers(base), image.instances(base), base)
+        binds = {PLACE: folder, **_on_disk(folder, layers), CODE: _code(Path(work))}
+        with Container(layers, binds) as host:
+            yield host
 
 
-if __name__ == "__main__":
-    main()
+def session(container: Container, part: str, *, small: bool) -> list[Measurement]:
+    """Measure one part in the container; what it tells meanwhile is shown."""
+    command = [PYTHON, "-m", "benchmarks.session", part, PLACE, "--live", *(["--small"] if small else [])]
+    done = container.run(["env", "-C", CODE, *command], timeout=LIMIT)
+    return [from_json(one) for one in json.loads(done.stdout)]
+
+
+def _peers(base: Path) -> Path:
+    """A layer with the tools that chrootsync is compared with, and a compiler for the floors."""
+    script = "DEBIAN_FRONTEND=noninteractive dpkg --install /mnt/archives/*.deb"
+    target = image.cache() / f"peers-{image.digest(base.name, image.FETCH, script, *PEERS)}"
+    return image.fetched(base, target, PEERS, script)
+
+
+def _on_disk(folder: Path, layers: tuple[Path, ...]) -> dict[str, Path]:
+    """Folders for what the container would keep in memory, filled as its layers have them; lowest first."""
+    spool, state = folder / "spool", folder / "state"
+    state.mkdir(mode=0o700)
+    for layer in reversed(layers):
+        if (layer / "var/spool").is_dir():
+            image.build(["cp", "-a", f"{layer}/var/spool", str(folder)], timeout=60)
+    return {"/var/spool": spool, "/var/lib/chrootsync": state}
+
+
+def _code(work: Path) -> Path:
+    """A copy of these modules, which the container cannot write through."""
+    source = Path(__file__).parent
+    shutil.copytree(source, work / "code" / "benchmarks", ignore=shutil.ignore_patterns("__pycache__", "results"))
+    return work / "code"

@@ -19,6 +19,8 @@ FILES = 40  # in each chroot, certificates aside
 BYTES = 11_000_000  # in each chroot: 33 MB in all three
 CERTIFICATES = 140  # of Debian's ca-certificates, as a CApath has them
 
+DIRECTORIES = ("/etc/", "/lib/", "/usr/")  # of a chroot that copies are in; the rest belongs to the queue
+
 TAKEN = ("hosts", "host.conf", "gai.conf", "services", "passwd", "group", "os-release", "ld.so.cache")
 LIBRARIES = ("libc.so.6", "libresolv.so.2", "libgcc_s.so.1", "libnss_hesiod.so.2", "libnss_compat.so.2")
 
@@ -125,7 +127,8 @@ def _configure(root: str, name: str, chroot: str, *, certificates: int) -> None:
 def fill(root: str, chroots: Iterable[str]) -> None:
     """Bring each chroot to FILES files and BYTES bytes, with libraries as they occur: few large, many small."""
     for chroot in chroots:
-        present = [path for path in copies(root + chroot) if not path.startswith("/etc/ssl/")]
+        found = copies(root + chroot)
+        present = [path for path in found if path.startswith(DIRECTORIES) and not path.startswith("/etc/ssl/")]
         count = FILES - len(present)
         missing = BYTES - sum(os.path.getsize(root + chroot + path) for path in present)
         weights = [number**3 for number in range(1, count + 1)]

@@ -1,7 +1,4 @@
-"""Runs inside the container of ``benchmarks.watcher`` and measures what keeps chroots in sync there; prints JSON.
-
-It is copied there alone: nothing but the standard library is at hand.
-"""
+"""Runs inside the container and measures, for ``benchmarks.watcher``, what keeps chroots in sync there; prints JSON."""
 
 from __future__ import annotations
 

@@ -1,24 +1,19 @@
-"""``python -m benchmarks.watcher``: the watcher beside systemd's path unit, in one run.
-
-Needs root and Debian: it boots the throw-away container of the system tests and touches nothing else. Measured are the
-time from the rename of a source to the copies of three instances in sync, and what it costs to wait for that.
-"""
+"""The watcher beside systemd's path unit, in the container: how soon copies follow, and what waiting for that costs."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.system import conftest, image
-from tests.system.container import Container, remove_stale_groups
+from benchmarks.rows import Row, duration
 
-PROBE = "/var/tmp/probe.py"  # noqa: S108 -- in the container
+if TYPE_CHECKING:
+    from tests.system.container import Container
+
+PROBE = "/opt/bench/benchmarks/probe.py"
 SETTLE = 0.5  # seconds that the watcher waits for more changes, as shipped
 BLOCK = 10  # changes in one mode before it is the next one's turn
 RESIDENT_GOAL = 1.6  # times a bare interpreter
@@ -26,7 +21,8 @@ BURST_GOAL = 1.0  # seconds of CPU for 20,000 files
 DELAY_GOAL = 10.0  # ms beyond the settle time
 THREADS_GOAL = 3
 PINGS = 2.0  # wake-ups a minute that WatchdogSec= asks for, as shipped
-IDLE = 60  # seconds
+IDLE = {"watcher": 60, "path unit": 10}  # seconds; watchdogs ring twice a minute
+BURST = 20_000  # files
 
 # Reloads are due a minute apart and would start passes of their own in the middle of what is measured.
 RULES = '[[override]]\nid = "postfix.resolver"\non_change = "nothing"\n'
@@ -42,37 +38,20 @@ class Figures:
     latency: dict[str, list[float | None]] = field(default_factory=dict)
     idle: dict[str, dict[str, float]] = field(default_factory=dict)
     burst: dict[str, dict[str, float]] = field(default_factory=dict)
-    bare_mb: float = 0.0
+    bare_mb: float
+    files: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
 
 
-def main() -> None:
-    """Boot the container, measure there, print tables, and write the numbers where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.watcher", description=__doc__)
-    parser.add_argument("--small", action="store_true", help="20 changes instead of 200, 2000 files instead of 20,000")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
-    options = parser.parse_args()
-    reason = conftest.why_not()
-    if reason is not None:
-        raise SystemExit(f"benchmarks.watcher {reason}")
-    remove_stale_groups()
-    with tempfile.TemporaryDirectory(prefix="chrootsync-bench-") as place:
-        base = image.base()
-        dependencies = image.dependencies(base)
-        project = image.project([dependencies, base], Path(place) / "layer")
-        with Container([project, dependencies, image.instances(base), base]) as host:
-            figures = measure(host, changes=20 if options.small else 200, files=2000 if options.small else 20_000)
-    print("\n".join(tables(figures)))
-    if options.json:
-        numbers = {"latency_ms": figures.latency, "idle": figures.idle, "burst": figures.burst}
-        Path(options.json).write_text(json.dumps({**numbers, "bare_mb": figures.bare_mb}, indent=2) + "\n")
-
-
-def measure(host: Container, *, changes: int, files: int) -> Figures:
+def measure(host: Container, *, small: bool) -> Figures:
     """Measure in a container with three instances; the modes take turns, so that a slow spell meets all of them."""
-    host.write(PROBE, Path(__file__).with_name("probe.py").read_text())
+    changes, files = (20, BURST // 10) if small else (60, BURST)
     host.write("/etc/chrootsync/rules.d/benchmark.toml", RULES)
     host.run(["chrootsync", "check", "--fix", "--quiet"])
-    figures = Figures(bare_mb=probe(host, "bare")["resident_mb"])
+    figures = Figures(bare_mb=probe(host, "bare")["resident_mb"], files=files)
     for first in range(0, changes, BLOCK):
         stop(host)
         _add(figures, HAND, probe(host, "by_hand", 1_000_000 + first, BLOCK))
@@ -82,8 +61,9 @@ def measure(host: Container, *, changes: int, files: int) -> Figures:
     for mode in (WATCH, PATH):
         start(host, mode)
         watching = int(host.run(["systemctl", "show", "-P", "MainPID", UNITS[WATCH]]).stdout) if mode == WATCH else 1
-        figures.idle[mode] = probe(host, "idle", watching, IDLE)
+        figures.idle[mode] = probe(host, "idle", watching, IDLE[mode])
         figures.burst[mode] = probe(host, "burst", watching, files)
+    stop(host)
     return figures
 
 
@@ -107,29 +87,46 @@ def probe(host: Container, *arguments: object) -> Any:
     return json.loads(host.run(["/usr/bin/python3", PROBE, *map(str, arguments)], timeout=600).stdout)
 
 
-# --- Tables -------------------------------------------------------------------------------------------------------
+# --- Rows ---------------------------------------------------------------------------------------------------------
 
 
-def tables(figures: Figures) -> Iterator[str]:
-    """The lines that are printed."""
+def rows(figures: Figures) -> Iterator[Row]:
+    """The rows of the table."""
     yield from _latency(figures.latency)
-    yield ""
     yield from _idle(figures)
-    yield ""
-    yield from _burst(figures.burst)
+    yield from _burst(figures)
 
 
-def _latency(samples: Mapping[str, Sequence[float | None]]) -> Iterator[str]:
-    yield "a source is renamed to three copies in sync"
-    yield f"  {'ms':22} {'median':>8} {'p95':>8} {'p99':>8} {'lost':>5} {'p95 / by hand':>14}"
-    hand = percentiles(samples[HAND])
-    for name, runs in samples.items():
-        half, most, nearly = percentiles(runs)
-        lost = sum(one is None for one in runs)
-        yield f"  {name:22} {half:8.1f} {most:8.1f} {nearly:8.1f} {lost:5} {most / hand[1]:14.2f}"
-    beyond = percentiles(samples[WATCH])[1] - SETTLE * 1000
-    yield f"  the watcher takes {beyond:.1f} ms beyond the settle time ({SETTLE:g} s) at p95, the repair among them;"
-    yield f"  goal: {DELAY_GOAL:g} ms at most: {_verdict(beyond, DELAY_GOAL)}"
+def _latency(samples: Mapping[str, Sequence[float | None]]) -> Iterator[Row]:
+    work = "a source is renamed to three copies in sync"
+    half, most, _ = percentiles(samples[WATCH])
+    settle = SETTLE * 1000
+    yield Row(
+        work=work,
+        ours=f"{WATCH}, beyond {SETTLE:g} s to settle",
+        ours_took=duration(most),
+        peer="p95",
+        value=most - settle,
+        low=half - settle,
+        high=most - settle,
+        unit="ms",
+        goal=DELAY_GOAL,
+        note=11,
+    )
+    for name in (HAND, PATH):
+        its = percentiles(samples[name])[1]
+        yield Row(
+            work=work,
+            ours=WATCH,
+            ours_took=duration(most),
+            peer=f"{name}, p95",
+            peer_took=duration(its),
+            value=most / its,
+        )
+    for name in (WATCH, PATH):
+        lost = sum(one is None for one in samples[name])
+        goal = 0.0 if name == WATCH else None
+        yield Row(work=work, ours=name, peer="changes lost", value=lost, unit=f"of {len(samples[name])}", goal=goal)
 
 
 def percentiles(samples: Sequence[float | None]) -> tuple[float, float, float]:
@@ -141,40 +138,31 @@ def percentiles(samples: Sequence[float | None]) -> tuple[float, float, float]:
     return median(known), cuts[94], cuts[98]
 
 
-def _idle(figures: Figures) -> Iterator[str]:
-    yield "while nothing changes"
-    yield f"  {'':22} {'resident MB':>12} {'x bare':>7} {'CPU ms/min':>11} {'wake-ups/min':>13} {'threads':>8}"
-    yield f"  {'python -I -S':22} {figures.bare_mb:12.1f} {1:7.2f}"
-    for name, numbers in figures.idle.items():
-        label = "systemd, path unit" if name == PATH else name
-        times = numbers["resident_mb"] / figures.bare_mb
-        minute = 60 / numbers["seconds"]
-        cpu, wakes = numbers["cpu_ms"] * minute, numbers["wake_ups"] * minute
-        resident, threads = numbers["resident_mb"], numbers["threads"]
-        yield f"  {label:22} {resident:12.1f} {times:7.2f} {cpu:11.2f} {wakes:13.1f} {threads:8.0f}"
+def _idle(figures: Figures) -> Iterator[Row]:
+    work = "the watcher while nothing changes"
     ours = figures.idle[WATCH]
-    times = ours["resident_mb"] / figures.bare_mb
-    yield f"  goal: {RESIDENT_GOAL:g} times a bare interpreter at most: {_verdict(times, RESIDENT_GOAL)}"
-    # Where one falls into the minute, another may fall to its very end.
-    wakes = ours["wake_ups"] * 60 / ours["seconds"] - 1
-    yield f"  goal: no wake-ups but the {PINGS:g} a minute that systemd's watchdog wants: {_verdict(wakes, PINGS)}"
-    yield f"  goal: {THREADS_GOAL} threads at most: {_verdict(ours['threads'], THREADS_GOAL)}"
+    yield Row(
+        work=work,
+        ours=WATCH,
+        ours_took=f"{ours['resident_mb']:.1f} MB",
+        peer="bare Python, resident",
+        peer_took=f"{figures.bare_mb:.1f} MB",
+        value=ours["resident_mb"] / figures.bare_mb,
+        goal=RESIDENT_GOAL,
+    )
+    # Where a minute begins between two of them, it may have one more.
+    allowed = PINGS * ours["seconds"] / 60 + 1
+    unit = f"in {ours['seconds']:.0f} s"
+    yield Row(work=work, ours=WATCH, peer="wake-ups", value=ours["wake_ups"], unit=unit, goal=allowed, note=12)
+    yield Row(work=work, ours=WATCH, peer="threads", value=ours["threads"], goal=THREADS_GOAL)
+    yield Row(work=work, ours=WATCH, peer="CPU", value=ours["cpu_ms"] * 60 / ours["seconds"], unit="ms a minute")
 
 
-def _burst(burst: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    yield "a burst of files that are made and removed beside the sources"
-    yield f"  {'CPU s':22} {'itself':>8} {'repairs':>8} {'lost':>5}"
-    for name, numbers in burst.items():
-        label = "systemd, path unit" if name == PATH else name
-        yield f"  {label:22} {numbers['own_s']:8.2f} {numbers['children_s']:8.2f} {numbers['lost']:5.0f}"
-    own = burst[WATCH]["own_s"]
-    yield f"  goal: the watcher itself takes {BURST_GOAL:g} s at most: {_verdict(own, BURST_GOAL)}"
-    yield f"  goal: a change in the middle of it is not lost: {_verdict(burst[WATCH]['lost'], 0)}"
-
-
-def _verdict(measured: float, goal: float) -> str:
-    return "met" if measured <= goal else "not met"
-
-
-if __name__ == "__main__":
-    main()
+def _burst(figures: Figures) -> Iterator[Row]:
+    work = f"{figures.files:,} files made and removed beside the sources"
+    ours, systemd = figures.burst[WATCH], figures.burst[PATH]
+    goal = BURST_GOAL if figures.files == BURST else None
+    yield Row(work=work, ours=WATCH, peer="CPU", value=ours["own_s"], unit="s", goal=goal)
+    yield Row(work=work, ours=f"{WATCH}, its repairs", peer="CPU", value=ours["children_s"], unit="s")
+    yield Row(work=work, ours=PATH, peer="CPU of systemd", value=systemd["own_s"] + systemd["children_s"], unit="s")
+    yield Row(work=work, ours=WATCH, peer="a change in the middle of it lost", value=ours["lost"], goal=0.0)

@@ -25,20 +25,24 @@ BOOT_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
 GROUP_PREFIX = "chrootsync-test-"
 
-# $1 lower layers, $2 name, $3 notification socket, then the control groups to join.
+# $1 lower layers, $2 name, $3 notification socket, then the control groups to join, "--" and options of systemd-nspawn.
 # - systemd-nspawn keeps its locks and mount points below /run: a tmpfs there leaves no trace on this machine.
 # - redirect_dir: without it, renaming a directory of a lower layer gives EXDEV, which no real host does.
 # - xino: without it, files and directories of an overlay report different devices.
 BOOT = """
 layers=$1 name=$2 notify=$3
 shift 3
-for group; do echo $$ > "$group/cgroup.procs"; done
+while [ "$1" != -- ]; do
+    echo $$ > "$1/cgroup.procs"
+    shift
+done
+shift
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/systemd/nspawn /run/up /run/wk /run/root
 mount -t overlay overlay -o "lowerdir=$layers,upperdir=/run/up,workdir=/run/wk,redirect_dir=on,xino=on" /run/root
 export NOTIFY_SOCKET="$notify"
 exec systemd-nspawn --quiet --register=no --keep-unit --notify-ready=yes --machine="$name" --directory=/run/root \
-    --boot --console=pipe --private-network --resolv-conf=off --timezone=off --link-journal=no
+    --boot --console=pipe --private-network --resolv-conf=off --timezone=off --link-journal=no "$@"
 """
 
 
@@ -88,12 +92,16 @@ def remove_stale_groups() -> None:
 
 
 class Container:
-    """One booted host on top of read-only ``layers`` (uppermost first), for use in a ``with`` statement."""
+    """One booted host on top of read-only ``layers`` (uppermost first), for use in a ``with`` statement.
+
+    ``binds`` are folders of this machine that it shall have as well, by where it has them.
+    """
 
     _numbers: Iterator[int] = itertools.count(1)
 
-    def __init__(self, layers: Sequence[Path]) -> None:
+    def __init__(self, layers: Sequence[Path], binds: Mapping[str, Path] | None = None) -> None:
         self.layers = tuple(layers)
+        self.binds = dict(binds or {})
         self.name = f"{GROUP_PREFIX}{os.getpid()}-{next(self._numbers)}"
         self.leader: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -123,12 +131,14 @@ class Container:
             address = f"{work}/notify"
             notify.bind(address)
             stack = ":".join(str(path) for path in self.layers)
+            binds = [f"--bind={path}:{inside}" for inside, path in self.binds.items()]
             # A session of its own keeps ^C from reaching the container before the tests have ended; the death signal
             # ends it in good order when they end without a word.
             self._process = subprocess.Popen(
                 [
                     *("setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"),
                     *("sh", "-euc", BOOT, "boot", stack, self.name, address, *map(str, self._groups)),
+                    *("--", *binds),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
