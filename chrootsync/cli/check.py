@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,8 @@ from chrootsync.cli.setup import (
     scene,
     sought,
 )
-from chrootsync.model import ChrootsyncError, Code, ConfigError, Report
+from chrootsync.inventory import NO_TRUST
+from chrootsync.model import ChrootsyncError, Code, ConfigError, Report, Trust
 from chrootsync.pipeline import Task
 from chrootsync.report import FORMATS, LISTING, RETROSPECTIVE, Options
 from chrootsync.report.verdict import exit_code, waits
@@ -37,6 +39,7 @@ from chrootsync.report.verdict import exit_code, waits
 if TYPE_CHECKING:
     from chrootsync.cli.looked import Looked
     from chrootsync.report.history import History
+    from chrootsync.state.trust import Pairs
 
 
 @guarded
@@ -56,6 +59,14 @@ def check(
         bool, typer.Option("--probe", help="Look things up inside the chroots too, as daemons do.")
     ] = False,
     no_dns: Annotated[bool, typer.Option("--no-dns", help="With --probe or --fix: ask no name server.")] = False,
+    trust_stat: Annotated[
+        bool,
+        typer.Option(
+            "--trust-stat",
+            help="Do not read again what only root can write and whose inode, size and times are still those that an "
+            "earlier check --trust-stat compared; for very large chroots.",
+        ),
+    ] = False,
     root: RootOption = "/",
     config: ConfigOption = None,
     rules: RulesOption = None,
@@ -119,6 +130,7 @@ def check(
         wait=wait,
         probe=probe,
         dns=not no_dns,
+        trust_stat=trust_stat,
         seen=None if LISTING.isdisjoint(formats) else compared.see,
     )
     with progress(quiet=quiet) as shown, stoppable():
@@ -203,23 +215,49 @@ def _pass(
 ) -> tuple[Report, Mapping[tuple[str, str], str], float]:
     """One look at everything; its report, what differed, and the seconds to wait for package managers at most."""
     with scene(where, names) as stage:
-        report, differences = look_once(where, stage, wishes, shown, fix=fix)
+        pairs = _pairs(stage) if wishes.trust_stat else None
+        report, differences = look_once(where, stage, wishes, shown, fix=fix, trust=pairs or NO_TRUST)
+        if pairs is not None:
+            pairs.save(whole=not names)
         return report, differences, stage.config.package_wait
 
 
+def _pairs(stage: Scene) -> Pairs:
+    """What earlier runs found in sync. Raises ConfigError where nothing can be kept.
+
+    In an image, only what lies beside this machine's own root or the state is noted: another image, mounted in its
+    place, may have the same numbers and times.
+    """
+    from chrootsync.state.trust import Pairs
+
+    directory = stage.store.directory
+    if directory is None:
+        raise ConfigError("--trust-stat: needs a place to remember what was compared; name one with --state")
+    places = () if stage.root.live else ("/", directory)
+    devices = frozenset(os.stat(path).st_dev for path in places if os.path.isdir(path))
+    return Pairs(directory, os.path.realpath(stage.root.path), stage.root.owners, time.time(), devices)
+
+
 def look_once(
-    where: Places, stage: Scene, wishes: Wishes, shown: Progress, *, fix: bool, ahead: Looked | None = None
+    where: Places,
+    stage: Scene,
+    wishes: Wishes,
+    shown: Progress,
+    *,
+    fix: bool,
+    ahead: Looked | None = None,
+    trust: Trust = NO_TRUST,
 ) -> tuple[Report, Mapping[tuple[str, str], str]]:
     """Compare a scene, and with ``fix`` repair and reload; its report, and what differed.
 
-    ``ahead`` is what a repair of this scene has found already.
+    ``ahead`` is what a repair of this scene has found already. What ``trust`` knows to be in sync is not read.
     """
     if wishes.probe:
         from chrootsync.cli.probing import refuse_elsewhere
 
         refuse_elsewhere(stage, "--probe")
     now = time.time()
-    task = task_of(stage, wishes, shown)
+    task = replace(task_of(stage, wishes, shown), trust=trust)
     result = _fix(stage, task, wishes, now, shown, ahead) if fix else compare(stage, task, wishes, now, shown)
     report = Report(
         generated=now,

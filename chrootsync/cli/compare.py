@@ -29,7 +29,8 @@ class Wishes:
     """How somebody wants his check: ``wait`` are seconds for another repair to end, ``trigger`` is who calls.
 
     ``flush`` has deferred mail retried after a repair. ``probe`` asks for lookups inside all chroots, ``dns`` lets them
-    ask name servers. ``seen`` is told of every entry that is compared, where that is of use to somebody.
+    ask name servers. ``trust_stat`` leaves unread what an earlier run with it found in sync. ``seen`` is told of every
+    entry that is compared, where that is of use to somebody.
     """
 
     trigger: str = MANUAL
@@ -40,6 +41,7 @@ class Wishes:
     wait: float = 0
     probe: bool = False
     dns: bool = True
+    trust_stat: bool = False
     seen: Seen | None = None
 
 

@@ -41,6 +41,7 @@ class _Draft:
     same: bool | None = None
     problem: Problem | None = None
     want: State | None = None
+    known: bool = False
 
 
 class NoTrust:
@@ -253,7 +254,7 @@ class Looker:
         unknown = []
         for draft in alike:
             if plain and draft.copy is not None and self._trust.knows(source, draft.copy):
-                draft.same = True
+                draft.same = draft.known = True
                 source.vouch()
                 draft.copy.vouch()
             else:
@@ -306,7 +307,7 @@ class Looker:
             evidence=place.evidence,
         )
         if compare.in_sync(entry):
-            if copy is not None and source.data is None:
+            if copy is not None and source.data is None and not draft.known:
                 self._trust.learn(source, copy)
             return entry
         if draft.link is not None:

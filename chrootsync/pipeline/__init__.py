@@ -25,6 +25,7 @@ from chrootsync.model import (
     RuleSet,
     Source,
     Status,
+    Trust,
 )
 from chrootsync.pipeline.orphans import Needs, orphans
 
@@ -44,7 +45,8 @@ class Task:
     """What a run works on; ``keep_out`` are host paths that no chroot may overlap with.
 
     ``memory`` is what earlier runs left behind, ``force`` repairs also what they tell to leave alone, and
-    ``transactions`` are the package managers at work, for whom the repair of a package's files waits.
+    ``transactions`` are the package managers at work, for whom the repair of a package's files waits. What ``trust``
+    knows to be in sync is not read.
     """
 
     host: Host
@@ -55,6 +57,7 @@ class Task:
     memory: Memories | None = None
     force: bool = False
     transactions: Sequence[Transaction] = ()
+    trust: Trust = inventory.NO_TRUST
 
 
 def check(task: Task) -> tuple[InstanceReport, ...]:
@@ -63,7 +66,8 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
     drifts: list[Drift] = []
     needs = Needs(task.instances)
     suspects = stale.suspects(task.host, task.instances)
-    for entry in inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out):
+    found_there = inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out, trust=task.trust)
+    for entry in found_there:
         task.seen(entry)
         needs.see(entry)
         suspects.see(entry)

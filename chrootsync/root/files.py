@@ -198,7 +198,7 @@ class HostFile:
         return self._readers
 
     def vouch(self) -> None:
-        """Take it that the file has no ACL: somebody has looked at this very inode as it is."""
+        """Take it that no ACL takes from the mode: somebody has looked at this very inode as it is."""
         self._readers = self.state.mode or 0
 
     def close(self) -> None:

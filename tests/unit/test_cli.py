@@ -104,6 +104,20 @@ def stale(image: Path) -> Path:
 # --- check ----------------------------------------------------------------------------------------------------------
 
 
+def test_trust_stat_finds_the_same_and_needs_a_place_to_remember(filled: Path) -> None:
+    state = str(filled.parent / f"{filled.name}-state")
+    for _ in range(2):
+        assert check(filled, "--trust-stat", "--state", state).exit_code == 0
+    stale(filled)
+    assert check(filled, "--trust-stat", "--state", state).exit_code == 1
+    assert check(filled, "--trust-stat", "--state", state, "out").exit_code == 1
+    assert check(filled, "--trust-stat", "--state", state, "--fix").exit_code == 0
+    refused = check(filled, "--trust-stat")
+    assert refused.exit_code == 2
+    needs = "--trust-stat: needs a place to remember what was compared; name one with --state"
+    assert refused.stderr == f"chrootsync: {needs}\n"
+
+
 def test_what_is_in_sync_takes_one_line_and_ends_0(filled: Path) -> None:
     result = check(filled)
     assert result.exit_code == 0
