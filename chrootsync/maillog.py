@@ -7,10 +7,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from chrootsync.model import FileType, Host, Instance, PathError, Reader, Runner, Source
+from chrootsync.model.frozen import frozen
 
 LIMIT: Final = 1 << 20  # bytes of a file, from where it ended before
 MOST_LINES: Final = 2000  # of the journal
@@ -40,7 +41,7 @@ class Line(NamedTuple):
         return _FATAL.match(self.message) is not None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Mark:
     """How far a file had been written; None where there was none."""
 
@@ -49,7 +50,7 @@ class _Mark:
     end: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Log:
     """The log of an instance from some moment on; for use in a ``with`` statement of its ``files``."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chrootsync import daemons, maillog
 from chrootsync.daemons import Running
@@ -22,6 +22,7 @@ from chrootsync.model import (
     Runner,
     UnreadableError,
 )
+from chrootsync.model.frozen import frozen
 
 OUTPUT_LIMIT = 4096
 CLOCK_SLACK = 0.1  # seconds; starts of processes are counted in ticks of a hundredth, and the clock may be slewed
@@ -32,7 +33,7 @@ STEADY = 0.1  # seconds that what begins anew has to last: what cannot read its 
 MOST_TEXT = 200  # characters of a line of the log
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Occasion:
     """When and for whom reloads are done: ``automatic`` is any trigger but a person's own command."""
 
@@ -200,7 +201,7 @@ def _carry_out(
 # --- What is made sure of afterwards ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Before:
     """What there was before a reload: the processes inside the chroot, the child that is to begin anew, the log."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline, transactions
@@ -16,6 +16,7 @@ from chrootsync.cli.probing import Prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
+from chrootsync.model.frozen import frozen
 from chrootsync.pipeline import Task, observe, reloads
 from chrootsync.reload import Occasion
 from chrootsync.root import Root
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 POLL = 0.5  # seconds between two looks whether a package manager has ended
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Run:
     """What the steps of one pass share."""
 

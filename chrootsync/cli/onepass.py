@@ -8,7 +8,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chrootsync import __version__, transactions
 from chrootsync.cli import lastgood, output
@@ -26,6 +26,7 @@ from chrootsync.cli.setup import (
     scene,
 )
 from chrootsync.model import ChrootsyncError, Code, Config, ConfigError, Kind, Reload, Report
+from chrootsync.model.frozen import frozen
 from chrootsync.report.text import clean, plural
 from chrootsync.report.verdict import counts, exit_code, failed, findings, repaired, waiting, waits
 from chrootsync.root.noting import NotingRoot
@@ -45,7 +46,7 @@ LINE = 4096  # bytes of the watcher's word, more than it ever has
 DAY = 86400.0  # seconds after which is said again what is the matter for longer
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Done:
     """A pass that came to its end."""
 
@@ -57,7 +58,7 @@ class _Done:
     reload_in: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Ahead:
     """What was looked at while the changes settled; it is as true as ever if none is heard of since it ``began``."""
 
@@ -67,7 +68,7 @@ class _Ahead:
     looked: Looked
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Word:
     """What the watcher says: what it was told that is logged already, and when it last heard of a change.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from chrootsync.cli.compare import MANUAL, Wishes
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import STATE, Scene
 from chrootsync.model import ConfigError, Instance, InstanceReport, Probe, Remedy, Status
+from chrootsync.model.frozen import frozen
 from chrootsync.probe.needs import Need, Needs
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 3  # instances that are named while they are probed
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Prober:
     """Looks things up in chroots of a scene; ``needs`` has to see every entry that is compared there."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chrootsync.model import Answer, Lookup
+from chrootsync.model.frozen import frozen
 from chrootsync.probe.child import NAME, TEXT_LIMIT
 from chrootsync.probe.plan import Item
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Said:
     """What one lookup came to: ``key`` is what is compared."""
 
@@ -20,7 +21,7 @@ class Said:
     key: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Told:
     """What a child told: an answer for each lookup, those of further ``names`` behind them; ``error``: none of it."""
 

@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from chrootsync import process
 from chrootsync.model import Answer, Completed, Host, Instance, Lookup, PathError, Probe
+from chrootsync.model.frozen import frozen
 from chrootsync.probe import answers, child
 from chrootsync.probe.needs import Need
 from chrootsync.probe.plan import Item, Plan, host, plan
@@ -24,14 +25,14 @@ Wanted = tuple[Instance, Need]
 """An instance, and what its chroot is needed for."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Before:
     """The lookups of an instance that worked inside its chroot before something was changed there."""
 
     worked: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Side:
     """Lookups for a fresh process, and those of so many further ``names`` at most that its hosts file has."""
 

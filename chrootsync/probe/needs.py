@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from chrootsync.model import Entry, FileType, Presence, Severity
+from chrootsync.model.frozen import frozen
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")
 _LOOKED_UP = frozenset({"/etc/hosts", "/etc/resolv.conf", "/etc/services", "/etc/localtime", "/etc/passwd"})
 _ALSO = {"/usr/etc/services": "/etc/services"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Socket:
     """A socket that is needed inside; ``matters`` is false where daemons get along without it."""
 
@@ -22,7 +23,7 @@ class Socket:
     advice: str | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Need:
     """What lookups one chroot is there for.
 
@@ -35,7 +36,7 @@ class Need:
     certificates: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Needs:
     """The needs of all instances, by their names."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chrootsync.model import Instance
+from chrootsync.model.frozen import frozen
 from chrootsync.probe.child import names_of_hosts
 from chrootsync.probe.needs import Need
 
@@ -42,7 +43,7 @@ _RESTRICTIONS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Item:
     """One lookup: as one would write it down, and as the child is told it, inside and outside.
 
@@ -58,7 +59,7 @@ class Item:
     advice: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Plan:
     """What is looked up as whom; ``names`` is how many further names of the chroot's hosts file are, at most."""
 
