@@ -5,6 +5,7 @@ Only here are typer, the clock, the streams, the environment and the exit status
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -95,7 +96,10 @@ def main() -> None:
     """Run the command line; what is wrong with it is one sentence, as every other error."""
     streams.prepare()
     try:
-        status = application(sys.argv[1:])(standalone_mode=False, prog_name="chrootsync")
+        app = application(sys.argv[1:])
+        gc.freeze()
+        gc.enable()  # __main__ says why it was not
+        status = app(standalone_mode=False, prog_name="chrootsync")
         sys.stdout.flush()
     except UsageError as error:
         status = tell_usage(error, sys.argv[1:])

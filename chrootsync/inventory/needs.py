@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from chrootsync.inventory.conditions import Holding
@@ -20,9 +20,10 @@ from chrootsync.model import (
     State,
     UnsafeError,
 )
+from chrootsync.model.frozen import frozen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Place:
     """Where one chroot needs something, by which rule and why; ``path`` is canonical there."""
 
@@ -45,7 +46,7 @@ class Origin(NamedTuple):
     optional: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class FileNeed:
     """One origin and all the places that need a copy of it."""
 
@@ -53,7 +54,7 @@ class FileNeed:
     places: Sequence[Place]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class NodeNeed:
     """Something without a source: a directory, a device, a link or a socket; ``advice`` is for one that is missing."""
 
@@ -62,7 +63,7 @@ class NodeNeed:
     advice: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ProblemNeed:
     """Something that is needed and whose state cannot be established."""
 
@@ -70,14 +71,14 @@ class ProblemNeed:
     problem: Problem
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class SurplusNeed:
     """Something that is there and should not be: the need is that nothing is."""
 
     place: Place
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Mirror:
     """A directory that may hold nothing but what the host's does: ``there`` are the names that match there."""
 
@@ -89,7 +90,7 @@ class Mirror:
 Need = FileNeed | NodeNeed | ProblemNeed | SurplusNeed
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Basket:
     """What was collected for one chroot so far; ``barred`` are the paths that were told to be no way on.
 

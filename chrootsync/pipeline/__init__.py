@@ -7,7 +7,7 @@ stages are imported where they begin, since most checks never come to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import accounts, compare, inventory, stale
@@ -27,6 +27,7 @@ from chrootsync.model import (
     Status,
     Trust,
 )
+from chrootsync.model.frozen import frozen
 from chrootsync.pipeline.orphans import Needs, orphans
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ Seen = Callable[[Entry], None]
 """Told of every entry that was compared, for whoever shows progress or remembers sources."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Task:
     """What a run works on; ``keep_out`` are host paths that no chroot may overlap with.
 

@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from chrootsync import distribution
 from chrootsync.model import AbsentError, PathError, Reader
-from chrootsync.providers.postfix import defaults
 
 TYPE: Final = "sasl"
 PARAMETER: Final = "smtpd_sasl_configuration"
@@ -24,14 +22,16 @@ _SETTING: Final = re.compile(r"\s*([A-Za-z]\w*)\s*:\s*(.*?)\s*")
 _Read = Callable[[str, Callable[[str], Mapping[str, str]]], Mapping[str, str]]
 
 
-def settings(root: Reader, read: _Read, parameters: Mapping[str, str], service: str) -> Mapping[str, str]:
+def settings(
+    root: Reader, names: frozenset[str], read: _Read, parameters: Mapping[str, str], service: str
+) -> Mapping[str, str]:
     """What is set for ``service`` (the name of its file without ``.conf``), and what counts where nothing is.
 
+    ``names`` are those of the distribution and of its forebears.
     ``saslauthd_path`` is there only where passwords are checked by saslauthd, ``sasldb_path`` only where sasldb is one
     of the places that they may come from, ``sql_socket``, which nobody can set, only where one is an SQL server that is
     reached through it. Raises UnreadableError, UnsafeError.
     """
-    names = set(distribution.lineage(defaults.os_release(root)))
     written = _first(read, [f"{directory}/{service}.conf" for directory in _directories(parameters, names)])
     found = dict(written)
     methods = written.get("pwcheck_method", "auxprop").lower().split()
@@ -60,7 +60,7 @@ def _first(read: _Read, paths: list[str]) -> Mapping[str, str]:
     return {}
 
 
-def _directories(parameters: Mapping[str, str], names: set[str]) -> Iterator[str]:
+def _directories(parameters: Mapping[str, str], names: frozenset[str]) -> Iterator[str]:
     set_path = parameters.get("cyrus_sasl_config_path", "")
     if set_path:
         path = set_path
@@ -71,14 +71,14 @@ def _directories(parameters: Mapping[str, str], names: set[str]) -> Iterator[str
     return (directory.rstrip("/") for directory in path.split(":") if directory.startswith("/"))
 
 
-def _socket(names: set[str]) -> str:
+def _socket(names: frozenset[str]) -> str:
     """Where saslauthd listens, as each distribution has compiled it in."""
     if names & {"fedora", "rhel"}:
         return "/run/saslauthd/mux"
     return "/run/sasl2/mux" if names & {"suse", "opensuse"} else "/var/run/saslauthd/mux"
 
 
-def _database(root: Reader, names: set[str]) -> str:
+def _database(root: Reader, names: frozenset[str]) -> str:
     """Where sasldb keeps its passwords; Fedora moved it."""
     if names & {"fedora", "rhel"}:
         try:
@@ -88,7 +88,7 @@ def _database(root: Reader, names: set[str]) -> str:
     return "/etc/sasldb2"
 
 
-def _sql_socket(written: Mapping[str, str], names: set[str]) -> dict[str, str]:
+def _sql_socket(written: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
     """The socket of an SQL server on this host; nothing where it is reached over the network, or is a mere file."""
     engine = written.get("sql_engine", "mysql").lower()
     hosts = [host.partition(":")[0] for host in written.get("sql_hostnames", "").replace(",", " ").split()]
@@ -101,14 +101,14 @@ def _sql_socket(written: Mapping[str, str], names: set[str]) -> dict[str, str]:
     return {}
 
 
-def _mysql(names: set[str]) -> str:
+def _mysql(names: frozenset[str]) -> str:
     """Where the client library of MySQL looks for the server of this host."""
     if names & {"fedora", "rhel"}:
         return "/var/lib/mysql/mysql.sock"
     return "/run/mysql/mysql.sock" if names & {"suse", "opensuse"} else "/run/mysqld/mysqld.sock"
 
 
-def _postgresql(names: set[str]) -> str:
+def _postgresql(names: frozenset[str]) -> str:
     """Where that of PostgreSQL does."""
     return "/var/run/postgresql" if names & {"debian", "ubuntu", "fedora", "rhel"} else "/run/postgresql"
 

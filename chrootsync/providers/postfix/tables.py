@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
+from chrootsync import distribution
 from chrootsync.model import AbsentError, DoubtfulError, PathError, Reader, UnreadableError, UnsafeError
-from chrootsync.providers.postfix import main_cf, sasl
+from chrootsync.providers.postfix import defaults, main_cf, sasl
 from chrootsync.providers.postfix.main_cf import FileError, Parameters
 
 Settings = Mapping[str, str]
@@ -68,6 +69,11 @@ class Files:
         """Read them from ``root``."""
         self.root = root
         self._known: dict[tuple[str, Callable[[str], Settings]], Settings | PathError] = {}
+
+    @cached_property
+    def lineage(self) -> frozenset[str]:
+        """The IDs of the root's distribution and of those that it descends from."""
+        return frozenset(distribution.lineage(defaults.os_release(self.root)))
 
     def read(self, path: str, parse: Callable[[str], Settings]) -> Settings:
         """What a file says; ``parse`` makes settings of its text.
@@ -129,7 +135,7 @@ class Tables(Mapping[str, Settings]):
             if kind in TEXTS:
                 return self._files.entries(name)
             if kind == sasl.TYPE:
-                return sasl.settings(self._files.root, self._files.read, self._parameters, name)
+                return sasl.settings(self._files.root, self._files.lineage, self._files.read, self._parameters, name)
             return {"name": name} if kind in _NAMED else self._client(kind, name)
         except AbsentError:
             raise KeyError(table) from None
