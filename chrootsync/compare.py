@@ -175,10 +175,10 @@ def _left_alone(drift: Drift, kind: Kind, reason: str) -> Drift:
 
 
 def _difference(entry: Entry, want: State, have: State) -> str | None:
-    if want.type is FileType.FILE and want.size != have.size:
-        return f"{have.size} bytes here, {want.size} on the host"
-    if want.type is FileType.FILE and entry.same is False:
-        return f"other contents than on the host, {want.size} bytes both"
+    if want.type is FileType.FILE:
+        if want.size != have.size:
+            return f"{have.size} bytes here, {want.size} on the host"
+        return f"other contents than on the host, {want.size} bytes both" if entry.same is False else None
     if want.type is FileType.LINK and want.target != have.target:
         return f"points to {have.target}, not to {want.target}"
     if want.type in NODES and want.device != have.device:
@@ -194,7 +194,8 @@ def _judge_metadata(entry: Entry, want: State, have: State) -> Drift | None:
         wrong.append(f"owner {have.uid}, not {want.uid}")
     if want.gid is not None and want.gid != have.gid:
         wrong.append(f"group {have.gid}, not {want.gid}")
-    wrong.extend(f"has {what}" for what in have.extended)
+    if have.extended:
+        wrong.extend(f"has {what}" for what in have.extended)
     return _drift(entry, Kind.METADATA, Remedy.REPLACE, ", ".join(wrong)) if wrong else None
 
 

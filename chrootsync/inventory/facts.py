@@ -105,17 +105,16 @@ class Facts:
     def _listing(self, directory: str) -> Listing:
         root = self.host.root
         names = [
-            (name, self._followed(f"{directory.rstrip('/')}/{name}", kind)) for name, kind in root.names(directory)
+            (name, self._followed(f"{directory.rstrip('/')}/{name}") if kind is FileType.LINK else kind)
+            for name, kind in root.names(directory)
         ]
         return Listing(root.resolve(directory), names)
 
-    def _followed(self, path: str, kind: FileType) -> FileType | None:
-        """What a name is, or its link leads to; None for a link that leads nowhere.
+    def _followed(self, path: str) -> FileType | None:
+        """What a link leads to; None for one that leads nowhere.
 
         What cannot be seen counts as a file: then it is told that it cannot be.
         """
-        if kind is not FileType.LINK:
-            return kind
         try:
             return self.host.root.state(path).type
         except AbsentError:

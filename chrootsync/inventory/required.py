@@ -135,8 +135,9 @@ def _add_files(basket: Basket, held: Holding, directory: str, facts: Facts) -> N
             continue
         listed.add(real)
         there = set()
+        beginning = f"{path.rstrip('/')}/"
         for name, seen in names:
-            below = f"{path.rstrip('/')}/{name}"
+            below = beginning + name
             if seen is FileType.FILE and (pattern is None or pattern.fullmatch(name)):
                 there.add(name)
                 add_file(basket, held, below, Origin(source=below))

@@ -248,30 +248,34 @@ class Looker:
 
         What is known to be in sync is not read. Gives what is wrong with the source.
         """
-        plain = source.data is None
-        size = source.state.size if source.data is None else len(source.data)
-        alike = [draft for draft in drafts if draft.problem is None and _has_size(draft.copy, size)]
-        unknown = []
-        for draft in alike:
-            if plain and draft.copy is not None and self._trust.knows(source, draft.copy):
-                draft.same = draft.known = True
-                source.vouch()
-                draft.copy.vouch()
-            else:
-                unknown.append(draft)
+        unknown = [draft for draft in drafts if not self._is_known(source, draft)]
         try:
             source.readers()
         except PathError as error:
             return _unreadable(error)
+        size = source.state.size if source.data is None else len(source.data)
         self._set_wanted(source, size, drafts)
-        unknown = [draft for draft in unknown if draft.problem is None]
-        results = self._root.same(source, [draft.copy for draft in unknown if draft.copy is not None])
-        for draft, result in zip(unknown, results, strict=True):
+        alike = [(draft, draft.copy) for draft in unknown if draft.problem is None and _has_size(draft.copy, size)]
+        if not alike:
+            return None
+        results = self._root.same(source, [copy for _, copy in alike if copy is not None])
+        for (draft, _), result in zip(alike, results, strict=True):
             if isinstance(result, Problem):
                 draft.problem = result
             else:
                 draft.same = result
         return None
+
+    def _is_known(self, source: Source, draft: _Draft) -> bool:
+        """Whether a copy is known to be in sync; then neither side has to be opened."""
+        if draft.copy is None or draft.problem is not None or source.data is not None:
+            return False
+        if not self._trust.knows(source, draft.copy):
+            return False
+        draft.same = draft.known = True
+        source.vouch()
+        draft.copy.vouch()
+        return True
 
     def _set_wanted(self, source: Source, size: int | None, drafts: Sequence[_Draft]) -> None:
         """Put into each draft what is wanted there, which is the same for all places of a rule."""

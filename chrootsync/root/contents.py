@@ -79,11 +79,11 @@ def same(source: int | bytes, openers: Sequence[Opener]) -> Iterator[bool | Prob
 def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | Problem]:
     """The results of a group, which ends early where no more copies could be opened beside the others."""
     if isinstance(source, bytes):
-        return _compare(iter([source]) if source else iter(()), len(source), openers)
+        return _compare(iter([(source, True)]), openers)
     for _ in range(ATTEMPTS):
         try:
             before = identity(os.fstat(source))
-            results = _compare(_of_size(source, before[2]), before[2], openers)
+            results = _compare(_of_size(source, before[2]), openers)
             after = identity(os.fstat(source))
         except OSError as error:
             reason = f"reading the source failed: {clause(error)}"
@@ -93,24 +93,23 @@ def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | P
     return [Problem(kind=Kind.BAD_SOURCE, reason="the source keeps changing while it is read")] * len(openers)
 
 
-def _of_size(fd: int, size: int) -> Iterator[bytes]:
-    """The contents of a file of that size; of one that has grown since, one byte more.
+def _of_size(fd: int, size: int) -> Iterator[tuple[bytes, bool]]:
+    """The contents of a file of that size, and whether a chunk is the last; of one that has grown, one byte more.
 
     A read that brings all of it and could have brought more has seen its end, so that nothing is read to see it again.
     """
     position = 0
-    while position <= size:
+    while True:
         wanted = min(CHUNK, size + 1 - position)
         chunk = os.pread(fd, wanted, position)
-        if not chunk:
-            return
         position += len(chunk)
-        yield chunk
-        if position == size and len(chunk) < wanted:
+        if chunk or not position:
+            yield chunk, position >= size
+        if not chunk or position > size or (position == size and len(chunk) < wanted):
             return
 
 
-def _compare(source: Iterator[bytes], size: int, openers: Sequence[Opener]) -> list[bool | Problem]:
+def _compare(source: Iterator[tuple[bytes, bool]], openers: Sequence[Opener]) -> list[bool | Problem]:
     results: list[bool | Problem] = []
     alive: dict[int, int] = {}
     try:
@@ -126,10 +125,10 @@ def _compare(source: Iterator[bytes], size: int, openers: Sequence[Opener]) -> l
             else:
                 results.append(True)
                 alive[index] = opened
-        for chunk, is_last in _told_last(source, size):
-            for index in list(alive):
+        for chunk, is_last in source:
+            for index, fd in tuple(alive.items()):
                 # The sizes were equal when they were looked at; a copy that has grown since is not the same.
-                data = _read_copy(alive[index], len(chunk), beyond=is_last)
+                data = _read_copy(fd, len(chunk), beyond=is_last)
                 if data != chunk:
                     results[index] = _verdict(data, chunk)
                     os.close(alive.pop(index))
@@ -139,16 +138,6 @@ def _compare(source: Iterator[bytes], size: int, openers: Sequence[Opener]) -> l
     finally:
         for fd in alive.values():
             os.close(fd)
-
-
-def _told_last(source: Iterator[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
-    """Each chunk, and whether nothing should follow it; of nothing, an empty one."""
-    position = 0
-    for chunk in source:
-        position += len(chunk)
-        yield chunk, position >= size
-    if not position:
-        yield b"", True
 
 
 def _verdict(data: bytes | None, expected: bytes) -> bool | Problem:

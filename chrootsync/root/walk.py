@@ -117,7 +117,10 @@ class Walker:
         if known is None:
             known = self._walk(path, names(path))
             self._known[path] = known
-        return self.opened(known)
+        if known.fd < 0:
+            self._open_again(known)
+        self.pool.use(known)
+        return known
 
     def opened(self, directory: Directory) -> Directory:
         """A directory that was walked to, opened again if need be. Raises AbsentError, UnreadableError, UnsafeError."""
