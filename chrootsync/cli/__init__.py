@@ -49,16 +49,20 @@ ENDINGS = {
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The command line; where ``arguments`` begin with a verb that one alone, since each more costs a millisecond."""
+    """The command line; where ``arguments`` begin with a verb that one alone, since each more costs a millisecond.
+
+    The options that install completions stand before any verb.
+    """
+    verbs = [verb for verb in VERBS if verb in arguments[:1]]
     app = typer.Typer(
         name="chrootsync",
+        add_completion=not verbs,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=f"Exit status: {', '.join(f'{code} {what}' for code, what in ENDINGS.items())}.",
     )
     app.callback()(chrootsync)
-    verbs = [verb for verb in VERBS if verb in arguments[:1]]
     for verb in verbs or VERBS:
         found = getattr(import_module(f"{__name__}.{VERBS[verb]}"), verb.replace("-", "_"))
         if isinstance(found, typer.Typer):

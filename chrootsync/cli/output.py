@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
@@ -176,6 +175,8 @@ def _feed(path: str, text: str) -> None:
 
 
 def _replace(path: str, text: str) -> None:
+    import tempfile
+
     fd, temporary = tempfile.mkstemp(prefix=".chrootsync-", dir=os.path.dirname(path))
     try:
         with open(fd, "w", encoding="utf-8") as file:

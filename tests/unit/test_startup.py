@@ -22,10 +22,14 @@ BANNED = (
     "logging",
     "packaging",
     "pydantic",
+    "random",
     "rich",
-    "sqlite3",
-    "watchdog",
     "secrets",
+    "sqlite3",
+    "tempfile",
+    "watchdog",
+    "chrootsync.cli.fix",
+    "chrootsync.cli.install",
     "chrootsync.cli.demo",
     "chrootsync.cli.explain",
     "chrootsync.cli.history",
@@ -33,6 +37,12 @@ BANNED = (
     "chrootsync.packages",
     "chrootsync.probe",
     "chrootsync.cli.probing",
+    "chrootsync.hooks",
+    "chrootsync.maillog",
+    "chrootsync.model.explanation",
+    "chrootsync.model.memory",
+    "chrootsync.model.queues",
+    "chrootsync.pipeline.recall",
     "chrootsync.reload",
     "chrootsync.repair",
     "chrootsync.report.html",
@@ -41,17 +51,21 @@ BANNED = (
     "chrootsync.report.table",
     "chrootsync.root.write",
     "chrootsync.libraries.elf",
+    "chrootsync.state.database",
+    "chrootsync.transactions",
+    "chrootsync.watch",
 )
 
 # Prints what is loaded when the command has ended, as JSON on the last line.
 REPORTING = """\
-import json, sys
+import gc, json, sys
 sys.argv[0] = "chrootsync"
 from chrootsync.__main__ import main
 try:
     main()
 except SystemExit as end:
-    print(json.dumps({"code": end.code or 0, "modules": sorted(sys.modules)}))
+    lasting = gc.get_freeze_count() if gc.isenabled() else 0
+    print(json.dumps({"code": end.code or 0, "lasting": lasting, "modules": sorted(sys.modules)}))
 """
 
 
@@ -110,6 +124,10 @@ def test_a_quiet_check_in_sync_imports_nothing_heavy(warm: tuple[str, ...], by_t
     loaded = set(result["modules"]) - by_typer
     assert "chrootsync.inventory" in loaded, "the check did not run"
     assert [chain(module, done.stderr) for module in BANNED if module in loaded] == []
+
+
+def test_garbage_is_looked_for_in_what_a_check_makes_alone(warm: tuple[str, ...]) -> None:
+    assert json.loads(run(*warm).stdout)["lasting"] > 10_000
 
 
 def test_a_check_in_plain_format_imports_no_rich(warm: tuple[str, ...], by_typer: frozenset[str]) -> None:
