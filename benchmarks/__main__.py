@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from benchmarks import goals, host, machine, rows, table, watcher
 from benchmarks.measure import note
-from benchmarks.measurement import Measurement, from_json
+from benchmarks.measurement import Measurement
+from benchmarks.outcome import Outcome
 from benchmarks.rows import Row
 
 PARTS = ("instances", "large", "growth", "cold", "watcher")
@@ -26,54 +28,54 @@ PROJECT = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Measure, print the table, and write it with numbers and charts."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was begun is cleaned up, as it is after ^C
     reason = "--here was asked for" if options.here else host.why_not()
     began = time.monotonic()
     with host.place(host.SMALL_GIGABYTES if options.small else host.GIGABYTES) as place:
         described = machine.describe(str(place))
-        if reason is None:
-            measurements, figures = _in_container(place, options.parts, small=options.small)
-        else:
-            measurements, figures = list(here(place, options.parts, small=options.small)), None
-    found = rows.of_all(measurements) + (list(watcher.rows(figures)) if figures else [])
+        measure = _in_container if reason is None else here
+        outcome = measure(place, options.parts, small=options.small)
+    found = rows.of_all(outcome.measurements) + (list(watcher.rows(outcome.figures)) if outcome.figures else [])
     print(f"\n{machine.sentence(described)}\n")
-    print("\n".join((*table.text(found), "", *_left_out(reason, measurements))))
+    print("\n".join((*table.text(found), "", *_left_out(reason, outcome.measurements))))
     print(f"{_verdict(found)}; {time.monotonic() - began:.0f} s")
     numbers = {
         "machine": described,
         "small": options.small,
         "rows": [row.to_json() for row in found],
-        "measurements": [one.to_json() for one in measurements],
-        "watcher": figures.to_json() if figures else None,
+        "measurements": [one.to_json() for one in outcome.measurements],
+        "watcher": outcome.figures.to_json() if outcome.figures else None,
+        "failures": outcome.failures,
     }
-    _write(options.results, numbers, [machine.sentence(described), "", *table.markdown(found)])
-    _draw(options.results, measurements, found)
+    size = "Small sets: " if options.small else ""
+    _write(options.results, numbers, [size + machine.sentence(described), "", *table.markdown(found)])
+    _draw(options.results, outcome.measurements, found)
+    if outcome.failures:
+        raise SystemExit("\n".join(("failed:", *outcome.failures)))
 
 
-def _in_container(
-    place: Path, parts: Sequence[str], *, small: bool
-) -> tuple[list[Measurement], watcher.Figures | None]:
+def _in_container(place: Path, parts: Sequence[str], *, small: bool) -> Outcome:
     """Measure in the container, and the watcher from outside it."""
+    outcome = Outcome()
     note("booting a container; the first time, it is built")
     with host.booted(place) as container:
-        measurements: list[Measurement] = []
         for part in parts:
-            if part != "watcher":
-                note(part)
-                measurements += host.session(container, part, small=small)
-        figures = None
-        if "watcher" in parts:
-            note("watcher: latency, rest, a burst")
-            figures = watcher.measure(container, small=small)
-    return measurements, figures
+            note(part)
+            if part == "watcher":
+                outcome.watch(lambda: watcher.measure(container, small=small))
+            else:
+                outcome.add(part, host.session(container, part, small=small))
+    return outcome
 
 
-def here(place: Path, parts: Sequence[str], *, small: bool) -> Iterator[Measurement]:
+def here(place: Path, parts: Sequence[str], *, small: bool) -> Outcome:
     """Measure what needs no container on this machine."""
+    outcome = Outcome()
     for part in parts:
         if part != "watcher":
             command = [sys.executable, "-m", "benchmarks.session", part, str(place), *(["--small"] if small else [])]
-            done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
-            yield from map(from_json, json.loads(done.stdout))
+            outcome.add(part, subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False))
+    return outcome
 
 
 def _left_out(reason: str | None, measurements: Sequence[Measurement]) -> Iterator[str]:

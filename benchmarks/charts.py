@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -12,10 +13,19 @@ from matplotlib.figure import Figure
 
 from benchmarks.measurement import Measurement
 from benchmarks.rows import Row, series
+from benchmarks.setup import BARE
 
-OURS, PEERS, FLOORS = "#c0392b", "#7f8c8d", "#bdc3c7"
+OURS, PEERS, FLOORS, MET = "#c0392b", "#7f8c8d", "#bdc3c7", "#27ae60"
 SHOWN = ("3x40", "100k", "1000x40", "image 3x40", "5k", "100x40")
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "chrootsync", "font.size": 9, "font.family": "sans-serif"}
+LABELS = {
+    "Fs": "floor: stat both sides",
+    "Fr": "floor: read both sides",
+    BARE: "an interpreter that does nothing",
+    "check": "chrootsync check",
+    "check --trust-stat": "chrootsync check --trust-stat",
+}
+FAR = 2.5  # times a goal, where bars end
 AXES = {
     "growth with instances": "instances of 40 files",
     "growth with files": "files in one instance",
@@ -55,7 +65,7 @@ def _bars(panel: Axes, one: Measurement) -> None:
     times = sorted(((median(samples.ms), name) for name, samples in one.samples.items()), reverse=True)
     names = [name for _, name in times]
     colours = [OURS if name.startswith("check") else FLOORS if name in {"Fs", "Fr"} else PEERS for name in names]
-    bars = panel.barh(names, [ms for ms, _ in times], color=colours)
+    bars = panel.barh([LABELS.get(name, name) for name in names], [ms for ms, _ in times], color=colours)
     panel.bar_label(bars, labels=[f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms" for ms, _ in times], padding=3)
     panel.set_xscale("log")
     panel.set_title(f"{one.name}: {one.facts.get('copies', 0):,} copies, {one.facts.get('bytes', 0) / 1e6:,.0f} MB")
@@ -82,10 +92,16 @@ def _curve(panel: Axes, one: Measurement) -> None:
     numbers, times = [n for n, _ in points], [ms / 1000 for _, ms in points]
     last = numbers[-1]
     panel.plot(numbers, times, color=OURS, marker="o", label="time")
-    panel.plot(numbers, [times[-1] * n / last for n in numbers], color=FLOORS, linestyle="--", label="linear")
+    panel.plot(
+        numbers,
+        [times[-1] * n / last for n in numbers],
+        color=FLOORS,
+        linestyle="--",
+        label="linear, from the last point back",
+    )
     panel.set_xscale("symlog", linthresh=1)
     panel.set_yscale("log")
-    panel.set_ylim(bottom=min(times) / 3)
+    panel.set_ylim(10 ** math.floor(math.log10(min(times))), 10 ** math.ceil(math.log10(max(times))))
     panel.set_xticks(numbers, [f"{number:,}" for number in numbers])
     panel.set_xlabel(AXES[one.name])
     panel.set_ylabel("s")
@@ -104,7 +120,10 @@ def _goals(rows: Sequence[Row]) -> Figure | None:
     panel = figure.subplots()
     names = [f"{row.work}: {row.ours} / {row.peer}" for row in reversed(rows)]
     shares = [row.value / row.goal if row.goal else 0.0 for row in reversed(rows)]
-    panel.barh(range(len(rows)), shares, color=[OURS if share > 1 else "#27ae60" for share in shares])
+    colours = [OURS if share > 1 else MET for share in shares]
+    bars = panel.barh(range(len(rows)), [min(share, FAR) for share in shares], color=colours)
+    panel.bar_label(bars, labels=[f"{share:.2f}" for share in shares], padding=3)
+    panel.set_xlim(right=FAR + 0.3)
     panel.set_yticks(range(len(rows)), names)
     panel.axvline(1, color="black", linewidth=0.8)
     panel.set_xlabel("share of the goal that was used; left of the line it is met")

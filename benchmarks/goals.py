@@ -44,12 +44,14 @@ NOTES: Mapping[int, str] = {
     4: "compares with a database that was made before, and reads the copies alone",
     5: "compares sizes and times, and reads nothing",
     6: "reads both sides and compares neither modes nor owners",
-    7: "processor time; what is shown on a terminal costs this much",
+    7: "processor time, since it differs by less than a stop-watch tells; the goal is about runs of many seconds",
     8: "the page cache was emptied of the data set before each run; directories and inodes were still cached",
     9: "removes and copies without syncing; it has no notion of a file that must always be there",
     10: "the floor in C: stats (Fs) or reads and compares (Fr) every pair of a list it is given, and does nothing else",
     11: "the median and the 95th percentile stand where other rows have quartiles; the repair is part of it",
     12: "systemd's watchdog wants two a minute; the goal allows for one more, which a span may begin with",
+    13: "fitted to what the cost grows beyond the first point; the times are those of the last point and of the first",
+    14: "how much more the cost grows between two neighbours than the number does; 1 is linear",
 }
 
 _INSTANCES = (
@@ -80,6 +82,7 @@ _JAILS = (
     Comparison(ours=CHECK, peer=None, goal=RESIDENT),
     *_peers(CHECK, ("jk_update -d in a loop", None, 2), ("cmp in a loop", None, 6), ("sha256sum", None, 6)),
 )
+_PROGRESS = (Comparison(ours=large.SHOWN, peer=large.QUIET, goal=1.02, time="cpu_ms", note=7),)
 _COLD = (*_peers(f"{CHECK}, cold", ("Fr, cold", None, 8), (CHECK, None, 8)),)
 
 
@@ -101,10 +104,8 @@ COMPARISONS: Mapping[str, tuple[str, Sequence[Comparison]]] = {
     "5k": ("one jail of 5000 files, 100 MB", _without_goals(_JAIL)),
     "1000x40": ("1000 jails of 40 files, 2 GB", _JAILS),
     "100x40": ("100 jails of 40 files, 200 MB", _without_goals(_JAILS)),
-    "progress": (
-        "progress on a terminal",
-        (Comparison(ours=large.SHOWN, peer=large.QUIET, goal=1.02, time="cpu_ms", note=7),),
-    ),
+    "progress 100k": ("progress on a terminal, 100,000 files", _PROGRESS),
+    "progress 5k": ("progress on a terminal, 5000 files", _without_goals(_PROGRESS)),
     "cold 3x40": (
         "cold cache, image of 3x40",
         (*_COLD, *_peers(f"{CHECK}, cold", ("rsync -anc in a loop, cold", None, 8))),

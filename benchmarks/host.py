@@ -6,15 +6,14 @@ well: in memory, where its other files are, nothing has to be synced.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.measurement import Measurement, from_json
 from tests.system import conftest, image
 from tests.system.container import Container, remove_stale_groups
 
@@ -22,6 +21,8 @@ PEERS = ("jailkit", "aide", "rsync", "gcc", "libc6-dev")
 PLACE = "/srv/bench"  # in the container
 CODE = "/opt/bench"
 PYTHON = "/opt/chrootsync/bin/python"
+DISK = "/var/tmp"  # noqa: S108 -- not memory, and folders are made by mkdtemp
+PREFIX = "chrootsync-bench-"
 LIMIT = 1800.0  # seconds that a part may take
 GIGABYTES = 8.0  # free on disk: the largest set takes four, others are removed before
 SMALL_GIGABYTES = 1.5
@@ -35,12 +36,21 @@ def why_not() -> str | None:
 @contextmanager
 def place(gigabytes: float) -> Iterator[Path]:
     """A folder on disk that is gone afterwards; raises SystemExit where there is no room."""
-    with tempfile.TemporaryDirectory(prefix="chrootsync-bench-", dir="/var/tmp") as folder:
+    _remove_stale()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=DISK) as folder:
         free = shutil.disk_usage(folder).free / 1e9
         if free < gigabytes:
-            raise SystemExit(f"benchmarks: /var/tmp has {free:.1f} GB free; this needs {gigabytes:g}")
+            raise SystemExit(f"benchmarks: {DISK} has {free:.1f} GB free; this needs {gigabytes:g}")
         os.chmod(folder, 0o755)  # noqa: S103 -- as every directory on the way to a root
         yield Path(folder)
+
+
+def _remove_stale() -> None:
+    """Remove the folders of benchmarks that were killed: they may hold gigabytes."""
+    for folder in Path(DISK).glob(f"{PREFIX}*"):
+        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists() and folder.owner() == Path("/proc/self").owner():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -57,11 +67,10 @@ def booted(folder: Path) -> Iterator[Container]:
             yield host
 
 
-def session(container: Container, part: str, *, small: bool) -> list[Measurement]:
-    """Measure one part in the container; what it tells meanwhile is shown."""
+def session(container: Container, part: str, *, small: bool) -> subprocess.CompletedProcess[str]:
+    """Measure one part in the container."""
     command = [PYTHON, "-m", "benchmarks.session", part, PLACE, "--live", *(["--small"] if small else [])]
-    done = container.run(["env", "-C", CODE, *command], timeout=LIMIT)
-    return [from_json(one) for one in json.loads(done.stdout)]
+    return container.run(["env", "-C", CODE, *command], timeout=LIMIT, check=False)
 
 
 def _peers(base: Path) -> Path:

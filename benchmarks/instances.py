@@ -77,7 +77,7 @@ def _clean(setup: Setup, name: str) -> Measurement:
         Command(name="postfix check", steps=(("/usr/sbin/postfix", "check"),), rounds=slow),
         *peers.generic(pairs, rounds=slow),
     ]
-    samples = interleaved(commands, setup.rounds(15, 7))
+    samples = interleaved(commands, setup.rounds(15, 5))
     remember(setup)
     aide = list(peers.aide(setup.place, chroots, rounds=slow))  # last: Debian's script makes files that it would tell
     return Measurement(name=name, samples={**samples, **interleaved(aide, slow)}, facts=facts)

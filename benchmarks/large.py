@@ -64,7 +64,9 @@ def _progress(setup: Setup, data: DataSet) -> Measurement:
         Command(name=SHOWN, steps=(talking,), terminal=True),
         Command(name=QUIET, steps=(setup.check(*data.options()),), terminal=True),
     ]
-    return Measurement(name="progress", samples=interleaved(commands, setup.rounds(5, 5)), facts=_facts(data))
+    return Measurement(
+        name=f"progress {data.name}", samples=interleaved(commands, setup.rounds(5, 5)), facts=_facts(data)
+    )
 
 
 def _facts(data: DataSet) -> dict[str, int]:

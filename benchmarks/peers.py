@@ -53,7 +53,7 @@ def generic(pairs: str, *, rounds: int) -> Iterator[Command]:
 
 
 def rsync(data: DataSet, *, rounds: int = 1000) -> Iterator[Command]:
-    """A run of rsync for each chroot; a single one walks its tree, which is quicker than a list of files."""
+    """A run of rsync for each chroot; it walks the tree of a jail, which is quicker than a list of files."""
     if not os.path.exists(RSYNC):
         return
     loop = " in a loop" if len(data.chroots) > 1 else ""
@@ -64,14 +64,10 @@ def rsync(data: DataSet, *, rounds: int = 1000) -> Iterator[Command]:
 
 def _rsync(flags: str, data: DataSet, instance: str) -> tuple[str, ...]:
     chroot = data.root + data.chroots[instance]
-    if len(data.chroots) == 1 or not _is_mail(data):
+    if not os.path.isdir(f"{data.root}/etc/postfix"):
         return (RSYNC, flags, f"{data.root}/srv/share/", f"{chroot}/srv/share/")
     names = f"--files-from={data.names(instance)}"
     return (RSYNC, flags, "--copy-links", "--from0", names, f"{data.root}/", f"{chroot}/")
-
-
-def _is_mail(data: DataSet) -> bool:
-    return os.path.isdir(f"{data.root}/etc/postfix")
 
 
 def jk_update(chroots: Sequence[str], directories: Sequence[str], *flags: str) -> Steps:

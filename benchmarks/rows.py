@@ -91,19 +91,19 @@ def growth(measurement: Measurement) -> Iterator[Row]:
     """One row for a series: the exponent of its growth, the start taken off. A step may not be worse than linear."""
     points = series(measurement.samples)
     fitted = exponent(points)
-    (_, first), (last_number, last) = points[0], points[-1]
+    (first_number, first), (last_number, last) = points[0], points[-1]
     yield Row(
         work=measurement.name,
-        ours=f"to {last_number:,}",
+        ours=f"{first_number:,} to {last_number:,}",
         peer="exponent",
         ours_took=duration(last),
         peer_took=duration(first),
         value=fitted,
         goal=LINEAR,
-        unit="",
+        note=13,
     )
     steps = [(b / a) / (n / m) for (m, a), (n, b) in pairwise(points) if m > 0]
-    yield Row(work=measurement.name, ours="worst step", peer="linear", value=max(steps), goal=LINEAR)
+    yield Row(work=measurement.name, ours="worst step", peer="linear", value=max(steps), goal=LINEAR, note=14)
 
 
 def series(samples: Mapping[str, Samples]) -> list[tuple[int, float]]:

@@ -1,13 +1,13 @@
-"""``python -m benchmarks.session PART PLACE``: measures one part and prints JSON; it runs in the container, or without.
+"""``python -m benchmarks.session PART PLACE``: measures one part and prints JSON.
 
-Nothing but the standard library is at hand here.
+It runs in the container, or without, and has nothing but the standard library. Each measurement is a line, printed once
+it is made, so that what fails later takes none away.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 
 from benchmarks import cold, growth, instances, large
@@ -39,7 +39,8 @@ def main() -> None:
         small=options.small,
         live=options.live,
     )
-    json.dump([one.to_json() for one in PARTS[options.part](setup)], sys.stdout)
+    for one in PARTS[options.part](setup):
+        print(json.dumps(one.to_json()), flush=True)
 
 
 if __name__ == "__main__":

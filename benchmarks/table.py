@@ -44,12 +44,18 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             row.ours_took,
             row.peer + (f" [{row.note}]" if row.note else ""),
             row.peer_took,
-            number(row.value) + (f" {row.unit}" if row.unit else ""),
+            value(row) + (f" {row.unit}" if row.unit else ""),
             spread,
             "" if row.goal is None else f"<= {row.goal:g}",
             {None: "", True: "met", False: "NOT MET"}[row.met],
         )
         before = row.work
+
+
+def value(row: Row) -> str:
+    """What a row is about: a ratio, or what was counted."""
+    counted = row.low is None and row.value == int(row.value)
+    return f"{row.value:.0f}" if counted else number(row.value)
 
 
 def number(value: float) -> str:

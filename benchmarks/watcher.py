@@ -48,7 +48,7 @@ class Figures:
 
 def measure(host: Container, *, small: bool) -> Figures:
     """Measure in a container with three instances; the modes take turns, so that a slow spell meets all of them."""
-    changes, files = (20, BURST // 10) if small else (60, BURST)
+    changes, files = (BLOCK, BURST // 10) if small else (4 * BLOCK, BURST)
     host.write("/etc/chrootsync/rules.d/benchmark.toml", RULES)
     host.run(["chrootsync", "check", "--fix", "--quiet"])
     figures = Figures(bare_mb=probe(host, "bare")["resident_mb"], files=files)
@@ -61,7 +61,7 @@ def measure(host: Container, *, small: bool) -> Figures:
     for mode in (WATCH, PATH):
         start(host, mode)
         watching = int(host.run(["systemctl", "show", "-P", "MainPID", UNITS[WATCH]]).stdout) if mode == WATCH else 1
-        figures.idle[mode] = probe(host, "idle", watching, IDLE[mode])
+        figures.idle[mode] = probe(host, "idle", watching, IDLE[mode] // (2 if small else 1))
         figures.burst[mode] = probe(host, "burst", watching, files)
     stop(host)
     return figures

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 OUTPUT_LIMIT = 1 << 20
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02  # seconds between two looks whether it has ended meanwhile
-AT_ONCE = 8  # processes that are fed at the same time
 TRIM = 0.2  # seconds between two looks at how much it has printed
 LINE_LIMIT = 1 << 20  # bytes of one line; what is longer is cut off
 ERROR_LIMIT = 4096  # bytes of standard error beside a stream of lines
@@ -57,46 +56,22 @@ class LiveRunner:
         return max([own, *children], key=lambda one: one.ticks).began
 
 
-def feed(command: Sequence[str], inputs: Sequence[bytes], *, timeout: float) -> list[Completed | UnreadableError]:
-    """Run ``command`` as LiveRunner does once for each of ``inputs``, which is its standard input, at the same time.
+def feed(command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
+    """Run ``command`` as LiveRunner does, with ``data`` as its standard input; only its standard output is kept.
 
-    Only standard output is kept. What cannot be started is told by its error; ``timeout`` is for all of some few.
+    Raises UnreadableError as LiveRunner does.
     """
-    done: list[Completed | UnreadableError] = []
-    for first in range(0, len(inputs), AT_ONCE):
-        done += _fed(command, inputs[first : first + AT_ONCE], timeout)
-    return done
+    from chrootsync.model import Completed
 
-
-def _fed(command: Sequence[str], inputs: Sequence[bytes], timeout: float) -> list[Completed | UnreadableError]:
-    from chrootsync.model import Completed, UnreadableError
-
-    def result(begun: tuple[subprocess.Popen[bytes], int] | UnreadableError) -> Completed | UnreadableError:
-        if isinstance(begun, UnreadableError):
-            return begun
-        process, output = begun
-        code = _wait(process, max(0.0, deadline - time.monotonic()), output)
-        return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
-
-    deadline = time.monotonic() + timeout
     with ExitStack() as undo:
-        return [result(begun) for begun in [_begin_fed(undo, command, data) for data in inputs]]
-
-
-def _begin_fed(
-    undo: ExitStack, command: Sequence[str], data: bytes
-) -> tuple[subprocess.Popen[bytes], int] | UnreadableError:
-    """A command that was started with some input, and the file for its output; or why it was not."""
-    from chrootsync.model import UnreadableError
-
-    try:
         given, output, errors = (_file(undo, command) for _ in range(3))
         os.pwrite(given, data, 0)
         process = _begin(command, output, errors, given)
-    except UnreadableError as error:
-        return error
-    undo.callback(_end, process)
-    return process, output
+        try:
+            code = _wait(process, timeout, output)
+        finally:
+            _end(process)
+        return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
 
 
 def stream(command: Sequence[str], hear: Callable[[bytes], None], *, timeout: float) -> Completed:

@@ -47,6 +47,15 @@ def read(text: str, lookups: int, names: int) -> Told:
     return told
 
 
+def ends(text: str, sides: int) -> list[tuple[int, str]]:
+    """By side how its process ended, see the child's ``Said``, and what that said."""
+    try:
+        found = [(int(number), str(said)) for number, said in json.loads(text)]
+    except (ValueError, TypeError):
+        found = []
+    return found if len(found) == sides else [(0, "")] * sides
+
+
 def _said(value: object) -> Said:
     match value:
         case {"worked": bool(worked), "text": str(text), "key": str(key)}:

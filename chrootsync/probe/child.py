@@ -1,9 +1,10 @@
-"""Looks things up as a daemon does, inside a chroot or outside: a program of its own, which imports only Python's.
+"""Looks things up as a daemon does, in chroots and outside: a program of its own, which imports only Python's.
 
-It reads a plan (JSON) from standard input. As a daemon of Postfix does, it reads what the host has on its user, enters
-the chroot and gives its rights away for good (chroot_uid in Postfix's sources); only then it looks things up, each in a
-process of its own, so that one that crashes or hangs keeps no other back. It prints one line of JSON. Everything that
-it needs is loaded before it enters the chroot, and nothing can be imported from then on.
+It reads plans (JSON) from standard input, and has each carried out by a process of its own, all at the same time. As a
+daemon of Postfix does, that reads what the host has on its user, enters the chroot and gives its rights away for good
+(chroot_uid in Postfix's sources); only then it looks things up, each in a process of its own, so that one that crashes
+or hangs keeps no other back. It prints one line of JSON. Everything that it needs is loaded before it enters a chroot,
+and nothing can be imported from then on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from typing import Any
 
 PLAN_LIMIT = 1 << 20
 ANSWER_LIMIT = 1 << 14  # bytes of the answer of one lookup
+PLAN_ANSWER_LIMIT = 1 << 16  # bytes of all answers to one plan
+PATIENCE = 5.0  # seconds that a plan's process may take beyond its lookups
+ANSWER = 3  # the descriptor to answer to
+NEVER, LATE = -1, -2  # in place of a signal: it could not be begun, or did not end in time
 TEXT_LIMIT = 300  # characters of a text
 FILE_LIMIT = 1 << 16  # bytes of a file that is read here; libc reads its own as it likes
 NAME = re.compile(r"(?!\d+(?:\.\d+)*$)[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
@@ -47,6 +52,8 @@ NO_LOAD_CONFIG = 0x80  # OPENSSL_init_crypto(3): openssl.cnf would be the chroot
 
 Lookup = Sequence[Any]
 Answer = dict[str, Any]
+Said = tuple[int, bytes]
+"""The signal that ended a process, or 0, NEVER or LATE, and what it said."""
 
 
 class Refused(Exception):  # noqa: N818 -- a reason on its way out, and no error of the program
@@ -337,41 +344,42 @@ def look_up(libraries: Libraries, lookup: Lookup) -> Answer:
 # --- Each in a process of its own ---------------------------------------------------------------------------------
 
 
-def look_up_all(libraries: Libraries, lookups: Sequence[Lookup], deadline: float) -> list[Answer]:
-    """The answers to all lookups, which are done at the same time, until ``deadline`` (of the monotonic clock)."""
-    began = time.monotonic()
-    answers: list[Answer] = [failed("was not tried: no process could be started")] * len(lookups)
+def gather(libc: ctypes.CDLL, works: Sequence[Callable[[], bytes]], deadline: float, limit: int) -> list[Said]:
+    """What processes say that work at the same time until ``deadline`` (of the monotonic clock), at most so much."""
+    said: list[Said] = [(NEVER, b"")] * len(works)
     running: dict[int, tuple[int, int, bytearray]] = {}
     poll = select.poll()
     try:
-        for index, lookup in enumerate(lookups):
-            reader, pid = start(libraries, lookup)
+        for index, work in enumerate(works):
+            reader, pid = start(libc, work)
             running[reader] = (index, pid, bytearray())
             poll.register(reader, select.POLLIN)
         while running and (left := deadline - time.monotonic()) > 0:
             for reader, _ in poll.poll(left * 1000):
-                index, pid, said = running[reader]
+                index, pid, text = running[reader]
                 chunk = os.read(reader, ANSWER_LIMIT)
-                said += chunk
-                if not chunk or len(said) > ANSWER_LIMIT:
+                text += chunk
+                if not chunk or len(text) > limit:
                     poll.unregister(reader)
                     del running[reader]
                     os.close(reader)
-                    answers[index] = answer_of(pid, bytes(said))
+                    said[index] = end(pid, bytes(text), limit)
     except OSError:
-        pass  # the answers tell which lookups were never begun
+        pass  # what is said tells what was never begun
     finally:
-        late = failed(f"no answer within {time.monotonic() - began:.0f} seconds", "late")
         for reader, (index, pid, _) in running.items():
             os.kill(pid, signal.SIGKILL)
             os.close(reader)
             os.waitpid(pid, 0)
-            answers[index] = late
-    return answers
+            said[index] = (LATE, b"")
+    return said
 
 
-def start(libraries: Libraries, lookup: Lookup) -> tuple[int, int]:
-    """Begin a lookup; a descriptor to read its answer from, and the number of its process."""
+def start(libc: ctypes.CDLL, work: Callable[[], bytes]) -> tuple[int, int]:
+    """Begin some work; a descriptor to read from what it says, and the number of its process.
+
+    It has no other descriptor than the one to say it: what others say can neither be read nor written by it.
+    """
     reader, writer = os.pipe()
     parent = os.getpid()
     try:
@@ -382,24 +390,50 @@ def start(libraries: Libraries, lookup: Lookup) -> tuple[int, int]:
         raise
     if pid == 0:
         try:
-            os.close(reader)
-            libraries.libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+            os.dup2(writer, ANSWER)
+            os.closerange(ANSWER + 1, 1 << 16)
+            libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
             if os.getppid() != parent:  # it ended before it could be told so
                 os._exit(0)
-            os.write(writer, json.dumps(look_up(libraries, lookup)).encode())
+            say(work())
         finally:
             os._exit(0)
     os.close(writer)
     return reader, pid
 
 
-def answer_of(pid: int, said: bytes) -> Answer:
-    """What a process said, or how it ended without a word."""
-    if len(said) > ANSWER_LIMIT:
+def say(data: bytes) -> None:
+    """Write all of it, to whoever started this."""
+    while data:
+        data = data[os.write(ANSWER, data) :]
+
+
+def end(pid: int, said: bytes, limit: int) -> Said:
+    """How a process ended that has nothing more to say; one that says too much is killed."""
+    if len(said) > limit:
         os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return signal.SIGKILL, b""
     _, status = os.waitpid(pid, 0)  # it has closed its end, so that it ends now
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
+    return (os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0), said
+
+
+def look_up_all(libraries: Libraries, lookups: Sequence[Lookup], deadline: float) -> list[Answer]:
+    """The answers to all lookups, which are done at the same time, until ``deadline`` (of the monotonic clock)."""
+    began = time.monotonic()
+    works = [lambda lookup=lookup: json.dumps(look_up(libraries, lookup)).encode() for lookup in lookups]
+    said = gather(libraries.libc, works, deadline, ANSWER_LIMIT)
+    late = f"no answer within {time.monotonic() - began:.0f} seconds"
+    return [answer_of(number, text, late) for number, text in said]
+
+
+def answer_of(number: int, said: bytes, late: str) -> Answer:
+    """What a process said, or how it ended without a word."""
+    if number == NEVER:
+        return failed("was not tried: no process could be started")
+    if number == LATE:
+        return failed(late, "late")
+    if number:
         return failed(f"crashed: killed by signal {number} ({signal.strsignal(number)})", f"signal {number}")
     try:
         return dict(json.loads(said))
@@ -410,10 +444,9 @@ def answer_of(pid: int, said: bytes) -> Answer:
 # --- The program --------------------------------------------------------------------------------------------------
 
 
-def carry_out(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Do as the plan says: the answers to its lookups, and to those of further names that the hosts file has."""
+def carry_out(libraries: Libraries, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Do as a plan says: the answers to its lookups, and to those of further names that the hosts file has."""
     lookups = list(plan["lookups"])
-    libraries = Libraries(certificates=any(kind == "certificates" for kind, *_ in lookups))
     deadline = time.monotonic() + plan["seconds"]
     signal.alarm(int(plan["seconds"]) + 5)  # ends this, whatever else fails to
     os.environ["RES_OPTIONS"] = RESOLVER_OPTIONS
@@ -427,21 +460,42 @@ def carry_out(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {"answers": answers, "names": names}
 
 
-def main() -> None:
-    """Read the plan, carry it out, print what came of it."""
-    plan = json.loads(sys.stdin.buffer.read(PLAN_LIMIT))
-    os.dup2(1, 3)
-    os.closerange(4, 1 << 16)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):
-        os.dup2(nowhere, fd)
+def tell(libraries: Libraries, plan: Mapping[str, Any]) -> bytes:
+    """What a plan came to, as a line of JSON."""
     try:
-        said = carry_out(plan)
+        said = carry_out(libraries, plan)
     except Refused as refused:
         said = {"error": str(refused)}
     except OSError as error:
         said = {"error": f"could not be begun: {reason(error)}"}
-    os.write(3, json.dumps(said).encode())
+    return json.dumps(said).encode()
+
+
+def main() -> None:
+    """Read the plans, have each carried out by a process of its own, and print how each ended, and what it said.
+
+    This process enters no chroot, and what those say who did is no more to it than so many bytes.
+    """
+    plans = json.loads(sys.stdin.buffer.read(PLAN_LIMIT))
+    os.dup2(1, ANSWER)
+    os.closerange(ANSWER + 1, 1 << 16)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in range(ANSWER):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
+    libraries = Libraries(certificates=any(kind == "certificates" for plan in plans for kind, *_ in plan["lookups"]))
+    libraries.libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    seconds = max(plan["seconds"] for plan in plans) + PATIENCE
+    signal.alarm(int(seconds) + 1)
+    works = [lambda plan=plan: tell(libraries, plan) for plan in plans]
+    said = gather(libraries.libc, works, time.monotonic() + seconds, PLAN_ANSWER_LIMIT)
+    say(json.dumps([[number, readable(text)] for number, text in said]).encode())
+
+
+def readable(said: bytes) -> str:
+    """What a process said, if it may be a line of JSON: nothing else is handed on, nor may grow by being quoted."""
+    text = said.decode("ascii", "replace")
+    return text if said.isascii() and text.isprintable() else ""
 
 
 if __name__ == "__main__":

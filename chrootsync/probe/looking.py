@@ -6,12 +6,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from chrootsync import process
-from chrootsync.model import Answer, Completed, Host, Instance, Lookup, PathError, Probe
+from chrootsync.model import Answer, Host, Instance, Lookup, PathError, Probe
 from chrootsync.model.frozen import frozen
 from chrootsync.probe import answers, child
 from chrootsync.probe.needs import Need
@@ -20,6 +20,8 @@ from chrootsync.probe.plan import Item, Plan, host, plan
 SECONDS = 8.0  # for all lookups of one side, which are done at the same time
 GRACE = 7.0  # seconds that the process may take beyond them
 HOSTS_LIMIT = 1 << 20
+AT_ONCE = 6  # sides that are asked at the same time, which all their lookups are
+LATE = f"its process did not end within {SECONDS + child.PATIENCE:.0f} seconds"
 
 Wanted = tuple[Instance, Need]
 """An instance, and what its chroot is needed for."""
@@ -41,16 +43,15 @@ class _Side:
     inside: bool
     names: int = 0
 
-    def given(self) -> bytes:
+    def given(self) -> Mapping[str, object]:
         """What the process is told."""
-        given = {
+        return {
             "chroot": self.wanted.chroot if self.inside else None,
             "users": self.wanted.users,
             "seconds": SECONDS,
             "names": self.names,
             "lookups": [item.inside if self.inside else item.outside for item in self.items],
         }
-        return json.dumps(given).encode()
 
 
 _Result = TypeVar("_Result")
@@ -186,21 +187,39 @@ def _all(talks: Sequence[_Talk[_Result]]) -> list[_Result]:
 
 def _ask(sides: Sequence[_Side]) -> list[answers.Told]:
     """Let fresh processes do lookups; outside, several instances may ask for the same, which is done once."""
-    if not sides:
-        return []
-    given = [side.given() for side in sides]
-    distinct = list(dict.fromkeys(given))
+    distinct = {json.dumps(side.given()): side for side in sides}
+    given = list(distinct)
+    told: dict[str, answers.Told] = {}
+    for first in range(0, len(given), AT_ONCE):
+        some = given[first : first + AT_ONCE]
+        told.update(zip(some, _ask_some([distinct[one] for one in some]), strict=True))
+    return [told[json.dumps(side.given())] for side in sides]
+
+
+def _ask_some(sides: Sequence[_Side]) -> list[answers.Told]:
+    """What a few sides say; one process does not do for more at the same time."""
     command = (os.path.abspath(sys.executable), "-I", "-S", os.path.abspath(child.__file__))
-    done = dict(zip(distinct, process.feed(command, distinct, timeout=SECONDS + GRACE), strict=True))
-    return [_told(done[data], side) for data, side in zip(given, sides, strict=True)]
-
-
-def _told(done: Completed | PathError, side: _Side) -> answers.Told:
-    """What a process said."""
-    if isinstance(done, PathError):
-        return answers.Told(error=str(done))
+    given = json.dumps([side.given() for side in sides]).encode()
+    try:
+        done = process.feed(command, given, timeout=SECONDS + GRACE)
+    except PathError as error:
+        return [answers.Told(error=str(error))] * len(sides)
     if done.code is None:
-        return answers.Told(error=f"its process did not end within {SECONDS + GRACE:.0f} seconds")
+        return [answers.Told(error=LATE)] * len(sides)
     if done.code < 0:
-        return answers.Told(error=f"its process was killed by signal {-done.code}")
-    return answers.read(done.output, len(side.items), side.names)
+        return [answers.Told(error=f"its process was killed by signal {-done.code}")] * len(sides)
+    return [
+        _told(number, text, side)
+        for (number, text), side in zip(answers.ends(done.output, len(sides)), sides, strict=True)
+    ]
+
+
+def _told(number: int, text: str, side: _Side) -> answers.Told:
+    """What one side said, or how its process ended."""
+    if number == child.NEVER:
+        return answers.Told(error="its process could not be started")
+    if number == child.LATE:
+        return answers.Told(error=LATE)
+    if number:
+        return answers.Told(error=f"its process was killed by signal {number}")
+    return answers.read(text, len(side.items), side.names)

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from chrootsync import process
-from chrootsync.model import Completed
 from chrootsync.probe import child
 from tests.unit.scenery import Tree, grow
 
@@ -32,26 +31,35 @@ UNANSWERED = "127.53.53.53"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: chroot(2)")
 
 
-def ask(
+def plan(
     chroot: Path | None,
     *lookups: Sequence[object],
     users: Sequence[str] = ("nobody",),
     seconds: float = LONG,
     names: int = 0,
 ) -> dict[str, Any]:
-    """What the child says to a plan."""
-    plan = {
+    return {
         "chroot": None if chroot is None else str(chroot),
         "users": users,
         "seconds": seconds,
         "names": names,
         "lookups": lookups,
     }
+
+
+def ends(*plans: dict[str, Any]) -> list[tuple[int, str]]:
+    """How the processes that carry out some plans end, and what they say."""
     command = (sys.executable, "-I", "-S", child.__file__)
-    [done] = process.feed(command, [json.dumps(plan).encode()], timeout=2 * LONG)
-    assert isinstance(done, Completed), done
+    done = process.feed(command, json.dumps(plans).encode(), timeout=2 * LONG)
     assert done.code == 0, done
-    said = json.loads(done.output)
+    return [(number, text) for number, text in json.loads(done.output)]
+
+
+def ask(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """What the child says to a plan."""
+    [(number, text)] = ends(plan(*arguments, **options))
+    assert number == 0
+    said = json.loads(text)
     assert isinstance(said, dict)
     return said
 
@@ -311,6 +319,57 @@ def test_a_crash_is_told_by_its_signal_and_keeps_no_other_back() -> None:
         "crashed: killed by signal 11 (Segmentation fault)",
         "crashed: killed by signal 9 (Killed)",
     ]
+
+
+@needs_root
+def test_several_plans_are_carried_out_at_the_same_time_each_with_its_own_chroot(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for place, port in ((one, b"25"), (other, b"2525")):
+        place.mkdir()
+        place.chmod(0o755)
+        grow(jail(place), {"/etc/services": b"smtp %s/tcp\n" % port})
+    lookup = ("service", "smtp", "tcp")
+
+    said = ends(plan(one / "jail", lookup), plan(tmp_path / "none", lookup), plan(other / "jail", lookup))
+
+    told = [json.loads(text) for _, text in said]
+    assert [one["answers"][0]["text"] for one in (told[0], told[2])] == ["port 25", "port 2525"]
+    assert told[1] == {"error": "the chroot cannot be entered: no such file or directory"}
+
+
+def gathered(works: str, seconds: float = LONG) -> list[tuple[int, str]]:
+    """What becomes of some work, whose functions are given as Python."""
+    program = (
+        "import ctypes, json, os, sys, time; sys.path.insert(0, sys.argv[1]); import child\n"
+        f"works = [{works}]\n"
+        f"said = child.gather(ctypes.CDLL(None), works, time.monotonic() + {seconds}, 1000)\n"
+        "print(json.dumps([[number, child.readable(text)] for number, text in said]))\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program, os.path.dirname(child.__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONG)
+    return [(number, text) for number, text in json.loads(done.stdout)]
+
+
+def test_what_crashes_hangs_floods_or_says_what_is_no_text_keeps_nothing_else_back() -> None:
+    works = (
+        "lambda: b'first', lambda: os.kill(os.getpid(), 11), lambda: time.sleep(1000), lambda: b'x' * 2000,"
+        " lambda: b'\\xff', lambda: b'\\0' * 9, lambda: b'last'"
+    )
+    assert gathered(works, seconds=2) == [
+        (0, "first"),
+        (11, ""),
+        (child.LATE, ""),
+        (9, ""),
+        (0, ""),
+        (0, ""),
+        (0, "last"),
+    ]
+
+
+def test_none_can_read_or_say_what_others_say() -> None:
+    listing = "lambda: repr([fd for fd in map(int, os.listdir('/proc/self/fd')) if fd > 2]).encode()"
+    # The second one is the listing's own, of the directory.
+    assert gathered(", ".join([listing] * 3)) == [(0, "[3, 4]")] * 3
 
 
 def test_names_of_a_hosts_file_are_such_as_can_be_looked_up() -> None:

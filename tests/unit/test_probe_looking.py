@@ -42,7 +42,7 @@ class Root:
         raise UnreadableError(path, f"not here, whatever the limit of {limit} is")
 
     def chroot(self, path: str) -> Root:
-        assert path in {"/queue", "/other"}
+        assert path in {"/queue", "/other", "/third"}
         if self.refusal is not None:
             raise self.refusal
         return self
@@ -50,31 +50,34 @@ class Root:
     def close(self) -> None: ...
 
 
-Said = Completed | UnreadableError | Sequence[tuple[bool, str]]
+Said = tuple[int, str] | Sequence[tuple[bool, str]]
+"""How the process of one side ended, or what it answered."""
 
 
 class Children:
     """Answers for children that are never started, in order; keeps their plans."""
 
-    def __init__(self, *said: Said) -> None:
+    def __init__(self, *said: Said, instead: Completed | UnreadableError | None = None, after: int = 0) -> None:
         self.said = iter(said)
-        self.plans: list[dict[str, Any]] = []
-        self.rounds = 0
+        self.instead = instead
+        self.after = after
+        self.plans: list[list[dict[str, Any]]] = []
 
-    def feed(
-        self, command: Sequence[str], inputs: Sequence[bytes], *, timeout: float
-    ) -> list[Completed | UnreadableError]:
+    def feed(self, command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
         assert command == (sys.executable, "-I", "-S", os.path.abspath(child.__file__))
         assert timeout == 15
-        self.rounds += 1
-        self.plans += map(json.loads, inputs)
-        return [self._said(next(self.said)) for _ in inputs]
+        self.plans.append(json.loads(data))
+        if self.instead is not None and len(self.plans) > self.after:
+            if isinstance(self.instead, UnreadableError):
+                raise self.instead
+            return self.instead
+        return Completed(code=0, output=json.dumps([self._end(next(self.said)) for _ in self.plans[-1]]))
 
-    def _said(self, said: Said) -> Completed | UnreadableError:
-        if isinstance(said, (Completed, UnreadableError)):
+    def _end(self, said: Said) -> tuple[int, str]:
+        if isinstance(said, tuple):
             return said
         answers = [{"worked": worked, "text": text, "key": text} for worked, text in said]
-        return Completed(code=0, output=json.dumps({"answers": answers, "names": []}))
+        return 0, json.dumps({"answers": answers, "names": []})
 
 
 FINE, LATE = (True, "port 25"), (False, "no answer within 8 seconds")
@@ -101,7 +104,7 @@ def test_both_sides_are_asked_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         "names": 0,
         "lookups": [["service", "smtp", "tcp"], ["time", 5, "early"]],
     }
-    assert children.plans == [{"chroot": "/queue", **common}, {"chroot": None, **common}]
+    assert children.plans == [[{"chroot": "/queue", **common}, {"chroot": None, **common}]]
 
 
 def test_trouble_is_looked_at_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,11 +113,11 @@ def test_trouble_is_looked_at_once_more(monkeypatch: pytest.MonkeyPatch) -> None
     found = probe(monkeypatch, children)
 
     assert [one.answer for one in found.lookups] == [Answer.SAME, Answer.SAME]
-    assert [plan["lookups"] for plan in children.plans[2:]] == [[["service", "smtp", "tcp"]]] * 2
+    assert [plan["lookups"] for plan in children.plans[1]] == [[["service", "smtp", "tcp"]]] * 2
 
 
-@pytest.mark.parametrize("again", [([LATE], [FINE]), ([LATE], Completed(code=-9, output=""))])
-def test_trouble_that_stays_is_told(monkeypatch: pytest.MonkeyPatch, again: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("again", [([LATE], [FINE]), ([LATE], (9, ""))])
+def test_trouble_that_stays_is_told(monkeypatch: pytest.MonkeyPatch, again: tuple[Said, Said]) -> None:
     found = probe(monkeypatch, Children([LATE, NOW], [FINE, NOW], *again))
 
     assert [one.answer for one in found.lookups] == [Answer.FAILS_INSIDE, Answer.SAME]
@@ -123,9 +126,27 @@ def test_trouble_that_stays_is_told(monkeypatch: pytest.MonkeyPatch, again: tupl
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        (Completed(code=None, output=""), "its process did not end within 15 seconds"),
+        ((child.LATE, ""), "its process did not end within 13 seconds"),
+        ((child.NEVER, ""), "its process could not be started"),
+        ((7, ""), "its process was killed by signal 7"),
+        ((0, "Traceback"), "its process gave no answer that makes sense"),
+    ],
+)
+def test_one_side_that_fails_is_an_error_of_the_probe(
+    monkeypatch: pytest.MonkeyPatch, said: tuple[int, str], error: str
+) -> None:
+    assert probe(monkeypatch, Children(said, [FINE, NOW])).error == error
+    assert probe(monkeypatch, Children([FINE, NOW], said)).error == f"outside the chroot {error}"
+
+
+@pytest.mark.parametrize(
+    ("instead", "error"),
+    [
+        (Completed(code=None, output=""), "its process did not end within 13 seconds"),
         (Completed(code=-7, output=""), "its process was killed by signal 7"),
         (Completed(code=1, output="Traceback"), "its process gave no answer that makes sense"),
+        (Completed(code=0, output="[[0]]"), "its process gave no answer that makes sense"),
+        (Completed(code=0, output='[[0, "{}"]]'), "its process gave no answer that makes sense"),
         (
             UnreadableError("/usr/bin/python3", "cannot be started: no memory"),
             "/usr/bin/python3: cannot be started: no memory",
@@ -133,10 +154,12 @@ def test_trouble_that_stays_is_told(monkeypatch: pytest.MonkeyPatch, again: tupl
     ],
 )
 def test_a_child_that_fails_is_an_error_of_the_probe(
-    monkeypatch: pytest.MonkeyPatch, said: Completed | UnreadableError, error: str
+    monkeypatch: pytest.MonkeyPatch, instead: Completed | UnreadableError, error: str
 ) -> None:
-    assert probe(monkeypatch, Children(said, [FINE, NOW])).error == error
-    assert probe(monkeypatch, Children([FINE, NOW], said)).error == f"outside the chroot {error}"
+    assert probe(monkeypatch, Children(instead=instead)).error == error
+    found = probe(monkeypatch, Children([LATE, NOW], [FINE, NOW], instead=instead, after=1))
+    assert found.error is None
+    assert found.lookups[0].answer is Answer.FAILS_INSIDE
 
 
 def test_a_chroot_that_others_could_replace_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,9 +188,20 @@ def test_all_instances_are_asked_at_the_same_time_and_what_they_have_in_common_o
     found = looking.probe(host, [(WHERE, SERVICES), (jail(), Need()), (other, SERVICES)], now=5.0, dns=True)
 
     assert [[one.answer for one in probe.lookups] for probe in found] == [[Answer.SAME] * 2, [], [Answer.SAME] * 2]
-    assert [plan["chroot"] for plan in children.plans] == ["/queue", None, "/other", "/queue", None]
-    assert children.rounds == 2
+    asked = [[plan["chroot"] for plan in plans] for plans in children.plans]
+    assert asked == [["/queue", None, "/other"], ["/queue", None]]
     assert len(looking.working(host, [], now=5.0, dns=True)) == 0
+
+
+def test_many_are_asked_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = Children(*[[FINE, NOW]] * 3)
+    monkeypatch.setattr(process, "feed", children.feed)
+    monkeypatch.setattr(looking, "AT_ONCE", 2)
+    host = cast("Host", type("Machine", (), {"root": Root()})())
+    many = [(WHERE, SERVICES), (replace(WHERE, chroot="/other"), SERVICES), (replace(WHERE, chroot="/third"), SERVICES)]
+
+    assert [len(one.worked) for one in looking.working(host, many, now=5.0, dns=True)] == [2, 2, 2]
+    assert [len(plans) for plans in children.plans] == [2, 1]
 
 
 def test_nothing_is_asked_where_nothing_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
