@@ -1,7 +1,6 @@
 """``chrootsync check``: compare, and with --fix repair and reload."""
 
-from __future__ import annotations
-
+# Annotations are no text here: typer would evaluate each of them twice, 3 % of a clean check.
 import math
 import os
 import re
@@ -157,7 +156,7 @@ def _refuse_without_fix(given: Mapping[str, bool]) -> None:
         raise ConfigError(*(f"{option}: goes with --fix alone; add --fix, or leave it out" for option in alone))
 
 
-def _history(where: Places, formats: set[str]) -> History | None:
+def _history(where: Places, formats: set[str]) -> "History | None":
     """The last repairs, where a format tells of them."""
     if RETROSPECTIVE.isdisjoint(formats):
         return None
@@ -222,7 +221,7 @@ def _pass(
         return report, differences, stage.config.package_wait
 
 
-def _pairs(stage: Scene) -> Pairs:
+def _pairs(stage: Scene) -> "Pairs":
     """What earlier runs found in sync. Raises ConfigError where nothing can be kept.
 
     In an image, only what lies beside this machine's own root or the state is noted: another image, mounted in its
@@ -245,7 +244,7 @@ def look_once(
     shown: Progress,
     *,
     fix: bool,
-    ahead: Looked | None = None,
+    ahead: "Looked | None" = None,
     trust: Trust = NO_TRUST,
 ) -> tuple[Report, Mapping[tuple[str, str], str]]:
     """Compare a scene, and with ``fix`` repair and reload; its report, and what differed.
@@ -284,7 +283,7 @@ def task_of(stage: Scene, wishes: Wishes, shown: Progress) -> Task:
     )
 
 
-def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: Looked | None) -> Pass:
+def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: "Looked | None") -> Pass:
     from chrootsync.cli.fix import fix
 
     return fix(stage, task, wishes, now, shown, ahead)
