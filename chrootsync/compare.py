@@ -25,6 +25,8 @@ def judge(entry: Entry) -> Drift | None:
     if entry.problem is not None:
         return _drift(entry, entry.problem.kind, Remedy.NONE, entry.problem.reason)
     want, have = entry.want, entry.have
+    if entry.same and want is not None and have is not None and _is_clean(want, have):
+        return None  # as most files are: nothing else has to be asked
     if entry.surplus:
         return _judge_surplus(entry, have)
     if want is None:
@@ -79,6 +81,13 @@ def orphan(entry: Entry, reason: str) -> Drift:
 def is_as_written(state: State, there: State, sha256: str | None) -> bool:
     """Whether what is there, with that checksum, is exactly what a remembered state says."""
     return not there.extended and _has_metadata(there, state) and _is_same(state, there, sha256)
+
+
+def _is_clean(want: State, have: State) -> bool:
+    """Whether a file whose contents are the same has nothing else that is wrong with it."""
+    if have.type is not want.type or want.size != have.size or have.extended:
+        return False
+    return want.mode == have.mode and want.uid == have.uid and want.gid == have.gid
 
 
 def _judge_surplus(entry: Entry, have: State | None) -> Drift | None:

@@ -26,10 +26,11 @@ class Settings(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A host directory: its path without links, and its names with what they are, links followed."""
+    """A host directory: its path without links, and the names of files and of directories in it, links followed."""
 
     real: str
-    names: list[tuple[str, FileType | None]]
+    files: list[str]
+    directories: list[str]
 
 
 class _Search(NamedTuple):
@@ -104,11 +105,13 @@ class Facts:
 
     def _listing(self, directory: str) -> Listing:
         root = self.host.root
-        names = [
-            (name, self._followed(f"{directory.rstrip('/')}/{name}") if kind is FileType.LINK else kind)
-            for name, kind in root.names(directory)
-        ]
-        return Listing(root.resolve(directory), names)
+        by_type: dict[FileType | None, list[str]] = {}
+        for name, kind in root.names(directory):
+            there = self._followed(f"{directory.rstrip('/')}/{name}") if kind is FileType.LINK else kind
+            by_type.setdefault(there, []).append(name)
+        none: list[str] = []
+        files, directories = (by_type.get(kind, none) for kind in (FileType.FILE, FileType.DIRECTORY))
+        return Listing(root.resolve(directory), files, directories)
 
     def _followed(self, path: str) -> FileType | None:
         """What a link leads to; None for one that leads nowhere.

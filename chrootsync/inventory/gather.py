@@ -32,7 +32,11 @@ def gather(jails: Iterable[Jail], rule_sets: Sequence[RuleSet], facts: Facts) ->
         yield from basket.others
         for origin, place in basket.files:
             files = present if origin.optional else required
-            files.setdefault(origin, []).append(place)
+            places = files.get(origin)
+            if places is None:
+                files[origin] = [place]  # a list that has room for one: most have no more
+            else:
+                places.append(place)
         del basket  # it would hold each place a second time for as long as the run
     for files in (required, present):
         for origin, places in files.items():

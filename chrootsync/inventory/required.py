@@ -127,21 +127,18 @@ def _add_files(basket: Basket, held: Holding, directory: str, facts: Facts) -> N
     while pending:
         path = pending.pop()
         try:
-            real, names = facts.listing(path)
+            listing = facts.listing(path)
         except PathError as error:
             basket.tell(held, path, Kind.BAD_SOURCE, f"the directory {error.reason} on the host")
             continue
-        if real in listed:
+        if listing.real in listed:
             continue
-        listed.add(real)
-        there = set()
+        listed.add(listing.real)
         beginning = f"{path.rstrip('/')}/"
-        for name, seen in names:
-            below = beginning + name
-            if seen is FileType.FILE and (pattern is None or pattern.fullmatch(name)):
-                there.add(name)
-                add_file(basket, held, below, Origin(source=below))
-            elif seen is FileType.DIRECTORY and pattern is None:
-                pending.append(below)
+        names = [name for name in listing.files if pattern is None or pattern.fullmatch(name)]
+        for name in names:
+            add_file(basket, held, beginning + name, Origin(source=beginning + name))
+        if pattern is None:
+            pending += [beginning + name for name in listing.directories]
         if held.rule.mirror:
-            basket.mirrors.append(Mirror(held=held, directory=path, there=frozenset(there)))
+            basket.mirrors.append(Mirror(held=held, directory=path, there=frozenset(names)))

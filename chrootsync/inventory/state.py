@@ -64,6 +64,7 @@ class Looker:
     def __init__(self, root: Reader, trust: Trust) -> None:
         """Look through ``root``; what ``trust`` knows to be in sync is not read."""
         self._root = root
+        self._own = max(root.owners)
         self._trust = trust
 
     def look(self, need: Need) -> Iterator[Entry]:
@@ -150,7 +151,7 @@ class Looker:
 
     def _owned(self, want: State, have: State | None) -> State:
         """Who runs this counts as root, as for the walk: where that is not root, nothing can be given to root."""
-        own = max(self._root.owners)
+        own = self._own
         if own == 0:
             return want
         uid = have.uid if have is not None and have.uid in self._root.owners else own
@@ -361,6 +362,8 @@ class Looker:
 
     def _numbers(self, rule: Rule) -> tuple[int, int] | Problem:
         """The user and the group that a rule gives its copies to; root's where it says nothing."""
+        if rule.owner is None and rule.group is None:
+            return 0, 0
         uid = self._number(self._users, rule.owner)
         gid = self._number(self._groups, rule.group)
         if uid is None or gid is None:

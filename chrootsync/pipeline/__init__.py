@@ -65,7 +65,7 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
     """Compare every instance with what it must hold."""
     counts = {id(instance): 0 for instance in task.instances}
     drifts: list[Drift] = []
-    needs = Needs(task.instances)
+    needs = Needs(task.instances, {} if task.memory is None else task.memory.places())
     suspects = stale.suspects(task.host, task.instances)
     found_there = inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out, trust=task.trust)
     for entry in found_there:

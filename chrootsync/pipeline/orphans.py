@@ -26,6 +26,7 @@ from chrootsync.model import (
     OnChange,
     PathError,
     Presence,
+    Problem,
     Reader,
     Remedy,
     Rule,
@@ -46,9 +47,15 @@ class Needs:
     one setting must not empty a chroot that the next one fills again.
     """
 
-    def __init__(self, instances: Iterable[Instance]) -> None:
-        """Nothing is needed yet."""
-        self._certain = {id(one): one for one in instances if one.chrooted and one.problem is None}
+    def __init__(self, instances: Iterable[Instance], places: Mapping[str, Sequence[str]]) -> None:
+        """Nothing is needed yet; ``places`` are, by chroot, the paths where repairs put something.
+
+        Where they put nothing, nothing has to be remembered of what is needed: there may be a million paths.
+        """
+        self.places = places
+        self._certain = {
+            id(one): one for one in instances if one.chrooted and one.problem is None and places.get(one.chroot)
+        }
         self._paths: dict[int, set[str]] = {number: set() for number in self._certain}
 
     def see(self, entry: Entry) -> None:
@@ -56,7 +63,7 @@ class Needs:
         if entry.rule.presence is Presence.IF_PRESENT:
             return
         number = id(entry.instance)
-        if _is_uncertain(entry):
+        if entry.problem is not None and _is_uncertain(entry, entry.problem):
             self._certain.pop(number, None)
         elif number in self._certain:
             self._paths[number].add(entry.path)
@@ -70,11 +77,9 @@ class Needs:
             yield instance, self._paths[number]
 
 
-def _is_uncertain(entry: Entry) -> bool:
+def _is_uncertain(entry: Entry, problem: Problem) -> bool:
     """Whether a rule may need more than was found: it failed as such, and not for one file that it names."""
-    if entry.problem is None:
-        return False
-    return entry.problem.kind in UNCERTAIN or (entry.problem.kind is Kind.BAD_SOURCE and entry.source is None)
+    return problem.kind in UNCERTAIN or (problem.kind is Kind.BAD_SOURCE and entry.source is None)
 
 
 def _target(path: str, target: str) -> str:
@@ -83,10 +88,9 @@ def _target(path: str, target: str) -> str:
 
 def orphans(host: Host, rule_sets: Sequence[RuleSet], memory: Memories, needs: Needs) -> list[Drift]:
     """What was put there and is not needed any more; memory is asked only where something may be."""
-    places = memory.places()
     found: list[Drift] = []
     for instance, needed in needs.certain():
-        left = set(places.get(instance.chroot, ())) - needed
+        left = set(needs.places[instance.chroot]) - needed
         if left:
             rules = {rule.id: rule for rule_set in rule_sets for rule in rule_set.rules}
             placed = [one for one in memory.placed(instance.chroot) if one.path in left]

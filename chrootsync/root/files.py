@@ -25,6 +25,8 @@ ACL_USER, ACL_GROUP_OWNER, ACL_GROUP = 0x02, 0x04, 0x08  # tags of entries in an
 EXTENSIONS = {ACCESS_ACL: "an ACL", "security.capability": "file capabilities"}
 """Extended attributes by which a copy could be more than its source, capabilities(7)."""
 
+REOPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
 TYPES = {
     stat.S_IFREG: FileType.FILE,
     stat.S_IFDIR: FileType.DIRECTORY,
@@ -96,7 +98,7 @@ def _extensions(found: list[str]) -> tuple[str, ...]:
 def reopen(fd: int, path: str, pool: Pool) -> int:
     """Open for reading what an O_PATH descriptor of a regular file stands for; a lease cannot make it block."""
     try:
-        return pool.insist(lambda: os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return pool.open(f"/proc/self/fd/{fd}", REOPEN)
     except FileNotFoundError:
         raise UnreadableError(path, "cannot be opened, because /proc is not mounted") from None
     except OSError as error:
@@ -281,10 +283,9 @@ class ChrootCopy:
         if self.identity is None:
             kind = None if self._state is None else self._state.type
             raise NotAFileError(self.path, f"is a {kind}, not a file")
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         directory = self._walker.opened(self._directory)
         try:
-            fd = self._walker.pool.insist(lambda: os.open(self._name, flags, dir_fd=directory.fd))
+            fd = self._walker.pool.open(self._name, REOPEN | os.O_NOFOLLOW, directory.fd)
         except OSError as error:
             raise failure(self.path, error) from None
         try:

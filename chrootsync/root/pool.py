@@ -97,6 +97,15 @@ class Pool:
             self._close_oldest()
         return count > 0
 
+    def open(self, name: str, flags: int, directory: int | None = None) -> int:
+        """Open a name, after making room for the descriptor where need be. Raises OSError."""
+        try:
+            return os.open(name, flags, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+        return self.insist(lambda: os.open(name, flags, dir_fd=directory))
+
     def insist(self, opening: Callable[[], int]) -> int:
         """The descriptor that ``opening`` opens, after making room for it where need be. Raises OSError."""
         while True:

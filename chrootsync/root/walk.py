@@ -235,7 +235,7 @@ class Walker:
         if path in self._mounts:
             raise UnsafeError(path, MOUNTED)
         try:
-            fd = self.pool.insist(lambda: os.open(name, LOOK, dir_fd=here.fd))
+            fd = self.pool.open(name, LOOK, here.fd)
         except OSError as error:
             raise failure(path, error) from None
         except ValueError:

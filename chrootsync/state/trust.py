@@ -40,12 +40,16 @@ class Pairs:
         self._devices = devices
         self._known = self._read()
         self._seen: set[bytes] = set()
+        self._learnt = False
 
     def knows(self, source: Source, copy: Copy) -> bool:
         """Whether a source and a copy were found in sync as they are now."""
         digest = _digest(source.state.identity, copy.identity)
+        if digest in self._seen:
+            return True
         if digest is None or digest not in self._known:
             return False
+        self._known.remove(digest)  # held once: there may be a million
         self._seen.add(digest)
         return True
 
@@ -56,17 +60,20 @@ class Pairs:
         if digest is None or there is None or not self._is_fit(source.state) or not self._is_fit(there):
             return
         if source.readers() == source.state.mode and not there.extended:
+            self._known.discard(digest)
             self._seen.add(digest)
+            self._learnt = True
 
     def save(self, *, whole: bool) -> None:
         """Keep what this run has seen for the next one; unless it was the whole, beside what it has not looked at.
 
         Failing to do so is no error.
         """
-        kept = self._seen if whole else self._seen | self._known
-        if kept != self._known:
+        if not whole:
+            self._seen |= self._known
+        if self._learnt or (whole and self._known):
             with suppress(OSError):
-                self._write(kept)
+                self._write(self._seen)
 
     def _is_fit(self, state: State) -> bool:
         if state.type is not FileType.FILE or state.identity is None:

@@ -349,7 +349,7 @@ def test_what_goes_back_says_so() -> None:
 
 def test_a_copy_that_is_its_own_source() -> None:
     state = State(type=FileType.FILE, identity=(1, 2, 3, 4, 5))
-    here: Any = SimpleNamespace(state=state, path="/etc/hosts")
+    here: Any = SimpleNamespace(state=state, identity=state.identity, path="/etc/hosts")
     problem = looking._is_itself(here, here)
     assert problem is not None
     reason = "this is the source /etc/hosts itself, by a mount; unmount it, and check --fix makes a copy"

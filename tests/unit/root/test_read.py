@@ -355,7 +355,7 @@ def test_the_state_of_what_a_link_leads_to_leaves_no_descriptor(tree: Path, imag
 
 
 def test_without_proc_a_source_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_arguments: Any) -> int:
+    def missing(*_arguments: Any, **_named: Any) -> int:
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(os, "open", missing)
