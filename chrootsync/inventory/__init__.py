@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from chrootsync.inventory.ahead import read_ahead
 from chrootsync.inventory.conditions import Failing, Holding, Undecided, holding
 from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.gather import gather
@@ -44,7 +45,7 @@ def entries(
 def _entries_of(host: Host, jails: Sequence[Jail], rule_sets: Sequence[RuleSet], trust: Trust) -> Iterator[Entry]:
     facts = Facts(host)
     looker = Looker(host.root, trust)
-    for need in gather(jails, rule_sets, facts):
+    for need in read_ahead(host.root, gather(jails, rule_sets, facts), trust):
         yield from looker.look(need)
 
 

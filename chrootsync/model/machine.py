@@ -186,6 +186,14 @@ class Reader(Protocol):
         """For each copy, whether its bytes equal the source's; the source is read once."""
         ...
 
+    def is_at_hand(self, source: Source) -> bool:
+        """Whether the beginning of a file is in memory, or nobody can tell."""
+        ...
+
+    def will_read(self, thing: Source | Copy) -> None:
+        """Have the beginning of a file brought into memory, without waiting for it."""
+        ...
+
     def sha256(self, thing: Source | Copy) -> str | None:
         """The SHA-256 checksum (hex) of a file; None where it is too large, is not a file or cannot be read."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from chrootsync.model import Kind, PathError, Problem, UnsafeError, clause
 from chrootsync.root.pool import ExhaustedError
@@ -31,6 +32,23 @@ def chunks(fd: int, limit: int | None = None) -> Iterator[bytes]:
             return
         position += len(chunk)
         yield chunk
+
+
+def is_at_hand(fd: int) -> bool:
+    """Whether the beginning of a file is in memory, or its file system does not tell."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def will_read(fd: int) -> None:
+    """Have the beginning of a file brought into memory; after that the kernel reads ahead by itself."""
+    with suppress(OSError):
+        os.posix_fadvise(fd, 0, 2 * CHUNK, os.POSIX_FADV_WILLNEED)
 
 
 def read_fully(fd: int, size: int) -> bytes:

@@ -271,6 +271,19 @@ class Root:
         data = source.data
         return contents.same(source.fileno() if data is None else data, [copy.open for copy in copies])
 
+    def is_at_hand(self, source: Source) -> bool:
+        """Whether the beginning of a file is in memory, or nobody can tell."""
+        return contents.is_at_hand(source.fileno())
+
+    def will_read(self, thing: Source | Copy) -> None:
+        """Have the beginning of a file brought into memory, without waiting for it."""
+        with suppress(PathError):
+            fd = thing.open()
+            try:
+                contents.will_read(fd)
+            finally:
+                os.close(fd)
+
     def sha256(self, thing: Source | Copy) -> str | None:
         """The SHA-256 checksum of a file, None where there is none to be had."""
         if thing.state is None or thing.state.size is None or thing.state.size > DIGEST_LIMIT:
