@@ -26,7 +26,7 @@ def measure(setup: Setup) -> Iterator[Measurement]:
 
 def _measure(setup: Setup, data: DataSet, floor: str) -> Measurement:
     warm = [
-        next(setup.checks(*data.options())),
+        setup.reading(*data.options()),
         *(one for one in peers.floors(floor, data.pairs) if one.name == "Fr"),
         *(one for one in peers.rsync(data) if "-anc" in one.name),
     ]

@@ -56,6 +56,11 @@ class DataSet:
         """A file with the paths of each source and its copy in turn, a NUL behind each."""
         return f"{self.place}/pairs"
 
+    @property
+    def built(self) -> float:
+        """When its last file was written, by the clock."""
+        return os.path.getmtime(f"{self.place}/data.json")
+
     def names(self, instance: str) -> str:
         """A file with the paths of an instance's copies, relative to the chroot and to the image alike."""
         return f"{self.place}/names/{instance}"

@@ -23,18 +23,21 @@ def measure(setup: Setup) -> Iterator[Measurement]:
         note(f"{data.name}: one jail")
         yield _jail(setup, data)
         yield _progress(setup, data)
-    with setup.data("100x40" if setup.small else "1000x40") as data:
-        note(f"{data.name}: many jails")
-        yield _jails(setup, data)
+        with setup.data(
+            "100x40" if setup.small else "1000x40"
+        ) as many:  # meanwhile, nothing of the jail is new any more
+            note(f"{many.name}: many jails")
+            yield _jails(setup, many)
+        yield _trusting(setup, data)
 
 
 def _jail(setup: Setup, data: DataSet) -> Measurement:
     remember(setup, *data.options())
     share, copy = f"{data.root}/srv/share", f"{data.root}/srv/jail/srv/share"
     commands = [
-        *setup.checks(*data.options()),
-        *peers.floors(setup.floor, data.pairs),
-        *peers.rsync(data),
+        setup.reading(*data.options()),
+        *(one for one in peers.floors(setup.floor, data.pairs) if one.name == "Fr"),
+        *(one for one in peers.rsync(data) if "-anc" in one.name),
         *peers.jk_update_image(data, rounds=2),
         Command(name="diff -rq", steps=(("/usr/bin/diff", "-rq", share, copy),), rounds=2),
         *peers.generic(data.pairs, rounds=1),
@@ -48,13 +51,24 @@ def _jails(setup: Setup, data: DataSet) -> Measurement:
     remember(setup, *data.options())
     rounds = setup.rounds(5, 5)
     commands = [
-        *setup.checks(*data.options()),
-        *peers.floors(setup.floor, data.pairs),
+        setup.reading(*data.options()),
+        *(one for one in peers.floors(setup.floor, data.pairs) if one.name == "Fr"),
         *(one for one in peers.rsync(data, rounds=setup.rounds(2, 3)) if "-anc" in one.name),
         *peers.jk_update_image(data, rounds=1),
         *peers.generic(data.pairs, rounds=1),
     ]
     return Measurement(name=data.name, samples=interleaved(commands, rounds), facts=_facts(data))
+
+
+def _trusting(setup: Setup, data: DataSet) -> Measurement:
+    """Without reading what was compared before: beside what looks at sizes and times alone."""
+    commands = [
+        setup.trusting(data.built, *data.options()),
+        *(one for one in peers.floors(setup.floor, data.pairs) if one.name == "Fs"),
+        *(one for one in peers.rsync(data) if "-anc" not in one.name),
+    ]
+    samples = interleaved(commands, setup.rounds(9, 5))
+    return Measurement(name=f"trusted {data.name}", samples=samples, facts=_facts(data))
 
 
 def _progress(setup: Setup, data: DataSet) -> Measurement:
