@@ -24,6 +24,7 @@ TOOLS = {
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "unshare": "util-linux",
+    "strace": "strace",
 }
 
 
