@@ -30,14 +30,15 @@ def gather(jails: Iterable[Jail], rule_sets: Sequence[RuleSet], facts: Facts) ->
             yield _refusal(jail, basket.swallowed[0])
             continue
         yield from basket.others
-        for origin, place in basket.files:
+        basket.files.reverse()
+        while basket.files:  # taken out one by one, so that none is held twice
+            origin, place = basket.files.pop()
             files = present if origin.optional else required
             places = files.get(origin)
             if places is None:
                 files[origin] = [place]  # a list that has room for one: most have no more
             else:
                 places.append(place)
-        del basket  # it would hold each place a second time for as long as the run
     for files in (required, present):
         for origin, places in files.items():
             yield FileNeed(origin=origin, places=places)

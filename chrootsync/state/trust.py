@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -38,19 +39,15 @@ class Pairs:
         self._owners = owners
         self._latest = int((now - SETTLED) * 1e9)
         self._devices = devices
-        self._known = self._read()
-        self._seen: set[bytes] = set()
+        self._pairs = dict.fromkeys(self._read(), False)  # whether this run has seen them; there may be a million
         self._learnt = False
 
     def knows(self, source: Source, copy: Copy) -> bool:
         """Whether a source and a copy were found in sync as they are now."""
         digest = _digest(source.state.identity, copy.identity)
-        if digest in self._seen:
-            return True
-        if digest is None or digest not in self._known:
+        if digest is None or digest not in self._pairs:
             return False
-        self._known.remove(digest)  # held once: there may be a million
-        self._seen.add(digest)
+        self._pairs[digest] = True
         return True
 
     def learn(self, source: Source, copy: Copy) -> None:
@@ -60,20 +57,17 @@ class Pairs:
         if digest is None or there is None or not self._is_fit(source.state) or not self._is_fit(there):
             return
         if source.readers() == source.state.mode and not there.extended:
-            self._known.discard(digest)
-            self._seen.add(digest)
-            self._learnt = True
+            self._pairs[digest] = self._learnt = True
 
     def save(self, *, whole: bool) -> None:
         """Keep what this run has seen for the next one; unless it was the whole, beside what it has not looked at.
 
         Failing to do so is no error.
         """
-        if not whole:
-            self._seen |= self._known
-        if self._learnt or (whole and self._known):
+        kept = sorted(digest for digest, is_seen in self._pairs.items() if is_seen or not whole)
+        if self._learnt or len(kept) < len(self._pairs):
             with suppress(OSError):
-                self._write(self._seen)
+                self._write(kept)
 
     def _is_fit(self, state: State) -> bool:
         if state.type is not FileType.FILE or state.identity is None:
@@ -84,21 +78,20 @@ class Pairs:
             return False
         return state.identity[4] <= self._latest
 
-    def _read(self) -> set[bytes]:
+    def _read(self) -> Iterator[bytes]:
         """What was kept; nothing where that is not to be had, or somebody else could have written it."""
         if not is_private(self._directory):
-            return set()
+            return
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 data = file.read()
         except OSError:
-            return set()
-        if not data.startswith(MAGIC) or (len(data) - len(MAGIC)) % SIZE:
-            return set()
-        return {data[start : start + SIZE] for start in range(len(MAGIC), len(data), SIZE)}
+            return
+        if data.startswith(MAGIC) and (len(data) - len(MAGIC)) % SIZE == 0:
+            yield from (data[start : start + SIZE] for start in range(len(MAGIC), len(data), SIZE))
 
-    def _write(self, kept: set[bytes]) -> None:
+    def _write(self, kept: Sequence[bytes]) -> None:
         """Replace the file. It is not synced: what a power cut leaves of it is not believed, or is compared again."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         if not is_private(self._directory):
@@ -107,7 +100,7 @@ class Pairs:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(fd, "wb") as file:
-                file.write(MAGIC + b"".join(sorted(kept)))
+                file.write(MAGIC + b"".join(kept))
             os.replace(temporary, self._path)
         except BaseException:
             with suppress(OSError):
