@@ -407,7 +407,7 @@ def test_what_a_log_says_after_a_reload(
 
 
 def libraries(size: int = -1, error: int = 0) -> Any:
-    return SimpleNamespace(res_query=lambda *_: size, h_errno=lambda: error, crypto=None)
+    return SimpleNamespace(res_query=lambda *_: size, h_errno=lambda: error, crypto=None, libc=None)
 
 
 def test_answers_of_name_servers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,10 +435,7 @@ def test_lookups_that_come_to_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         server.bind(str(tmp_path / "socket"))
         patch.setattr(child, "socket", OddSockets())
         assert child.look_up_socket(libraries(), str(tmp_path / "socket"))["text"] == "is a socket of an unknown kind"
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    assert child.answer_of(pid, b"")["text"] == "ended without an answer"
+    assert child.answer_of(0, b"", "late")["text"] == "ended without an answer"
     monkeypatch.setattr(child, "start", full)
     (answer,) = child.look_up_all(libraries(), [("user", "root")], time.monotonic() + 30)
     assert answer["text"] == "was not tried: no process could be started"
@@ -471,12 +468,14 @@ def test_a_probe_that_cannot_be_begun(accident: str, error: str) -> None:
         "    for name in ('initgroups', 'setresgid', 'setresuid', 'setuid'): setattr(os, name, lambda *_: None)\n"
         "    child.enter(None, pwd.getpwuid(0))\n"
         "child.leave = leave\n"
-        f"def carry_out(plan): {accident}\n"
+        f"def carry_out(_, plan): {accident}\n"
         "child.carry_out = carry_out\nchild.main()\n"
     )
     command = [sys.executable, "-I", "-S", "-c", program, os.path.dirname(child.__file__)]
-    done = subprocess.run(command, input="{}", capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(done.stdout) == {"error": error}
+    plans = json.dumps([{"seconds": 5, "lookups": []}])
+    done = subprocess.run(command, input=plans, capture_output=True, text=True, check=True, timeout=60)
+    [(number, said)] = json.loads(done.stdout)
+    assert (number, json.loads(said)) == (0, {"error": error})
 
 
 def test_what_to_do_about_a_lookup() -> None:
