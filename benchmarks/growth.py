@@ -6,11 +6,11 @@ Each series is one measurement whose commands are named by the number on the axi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 
 from benchmarks.data import DataSet
-from benchmarks.jails import JAILS, STEPS
+from benchmarks.files import write
+from benchmarks.jails import JAILS, STEPS, source
 from benchmarks.measure import Command, interleaved, note
 from benchmarks.measurement import Measurement
 from benchmarks.setup import Setup, remember
@@ -91,17 +91,8 @@ def _repairs(setup: Setup, data: DataSet) -> Measurement:
 
 def _change(data: DataSet, count: int) -> None:
     """Change the first sources as an update of a package does: a new file of the same size, renamed into place."""
-    for source in islice(_sources(data), count):
-        size = os.path.getsize(source)
-        with open(f"{source}.new", "wb") as file:
-            file.write(os.urandom(size))
-            os.fchmod(file.fileno(), 0o644)
-        os.rename(f"{source}.new", source)
+    for number in range(count):
+        path = data.root + source(number)
+        write(f"{path}.new", os.urandom(os.path.getsize(path)))
+        os.rename(f"{path}.new", path)
     os.sync()
-
-
-def _sources(data: DataSet) -> Sequence[str]:
-    """The sources of a jail, in the order in which parts of it grow."""
-    with open(data.pairs, "rb") as file:
-        paths = file.read().split(b"\0")[0:-1:2]
-    return sorted(map(os.fsdecode, paths), key=lambda path: int(path.rpartition("/")[2]))

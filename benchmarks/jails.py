@@ -45,16 +45,22 @@ def one(place: str, files: int) -> Mapping[str, str]:
     root, chroot = f"{place}/root", "/srv/jail"
     directories: list[str] = []
     for number in range(files):
-        step = next(step for step in STEPS if number < step)
-        directory = f"{SHARE}/{step}"
+        path = source(number)
+        directory = "/".join(path.split("/")[:4])
         if directory not in directories:
             directories.append(directory)
-        _pair(root, [chroot], f"{directory}/{number // FOLDER}/{number}", UNIT * WEIGHTS[number % len(WEIGHTS)])
+        _pair(root, [chroot], path, UNIT * WEIGHTS[number % len(WEIGHTS)])
     for count, directory in enumerate(directories, start=1):
         _write_rules(f"{place}/rules-{directory.rpartition('/')[2]}", {"jail": directories[:count]})
     _write_rules(f"{place}/rules", {"jail": [SHARE]})
     _write_config(f"{place}/chrootsync.toml", [("jail", chroot, "jail")])
     return {"jail": chroot}
+
+
+def source(number: int) -> str:
+    """The path of one of the files of a single jail."""
+    step = next(step for step in STEPS if number < step)
+    return f"{SHARE}/{step}/{number // FOLDER}/{number}"
 
 
 def many(place: str, count: int, files: int = 40) -> Mapping[str, str]:
