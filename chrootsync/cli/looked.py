@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from chrootsync import pipeline
+from chrootsync import pipeline, transactions
 from chrootsync.cli.compare import Recollection, Wishes, both
 from chrootsync.cli.probing import Prober, prober
 from chrootsync.cli.progress import Progress
@@ -48,8 +48,13 @@ def look(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) 
     return Looked(task=task, reports=reports, observed=observed, looker=looker, working=working)
 
 
-def look_ahead(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Looked:
-    """The same without the lock, and without remembering anything: see ``is_still_so``."""
+def look_ahead(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Looked | None:
+    """The same without the lock, and without remembering anything: see ``is_still_so``.
+
+    While a package manager is at work nothing is looked at: its last change may not have been heard of when it has ended.
+    """
+    if transactions.under_way(stage.root):
+        return None
     with closing(Recollection(stage, now)) as memory:
         newest = _newest(memory.database)
         return replace(look(stage, replace(task, memory=memory), wishes, now, shown), newest=newest)

@@ -114,7 +114,7 @@ def _run(where: Places, report: int, before: str, ahead: _Ahead | None) -> int:
 def _prepared(where: Places, word: int, undo: ExitStack) -> _Ahead | None:
     """Load what a repair needs, and look at everything while the changes settle: it is to be repaired at the word.
 
-    Where the word is there already, or something is wrong, nothing is looked at ahead.
+    Where the word is there already, a package manager is at work, or something is wrong, nothing is looked at ahead.
     """
     import chrootsync.cli.fix
     import chrootsync.packages
@@ -132,6 +132,8 @@ def _prepared(where: Places, word: int, undo: ExitStack) -> _Ahead | None:
         looked = look_ahead(stage, task_of(stage, WISHES, shown), WISHES, time.time(), shown)
     except ChrootsyncError:
         return None  # the pass itself will tell
+    if looked is None:
+        return None
     return _Ahead(began=began, stage=stage, root=roots[-1], looked=looked)
 
 

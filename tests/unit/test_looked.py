@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from chrootsync import pipeline
+from chrootsync import pipeline, transactions
 from chrootsync.cli.check import look_once, task_of
 from chrootsync.cli.compare import Wishes
 from chrootsync.cli.looked import Looked, look_ahead
@@ -19,6 +19,7 @@ from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Places, Scene, places, scene
 from chrootsync.model import Report, Status
 from chrootsync.report.verdict import exit_code, findings
+from chrootsync.transactions import Transaction
 from tests.unit.scenery import grow
 
 WISHES = Wishes(trigger="watch")
@@ -83,7 +84,17 @@ def repaired(stage: Scene, ahead: Looked | None) -> tuple[Report, bool]:
 
 
 def ahead(stage: Scene) -> Looked:
-    return look_ahead(stage, task_of(stage, WISHES, Progress()), WISHES, time.time(), Progress())
+    found = look_ahead(stage, task_of(stage, WISHES, Progress()), WISHES, time.time(), Progress())
+    assert found is not None
+    return found
+
+
+def test_while_a_package_manager_is_at_work_nothing_is_looked_at_ahead(
+    stage: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = (Transaction(manager="dpkg", lock="/var/lib/dpkg/lock"),)
+    monkeypatch.setattr(transactions, "under_way", lambda root: working if root is stage.root else ())
+    assert look_ahead(stage, task_of(stage, WISHES, Progress()), WISHES, time.time(), Progress()) is None
 
 
 def outcomes(report: Report) -> dict[str, Status]:
