@@ -51,7 +51,7 @@ def look(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) 
 def look_ahead(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Looked | None:
     """The same without the lock, and without remembering anything: see ``is_still_so``.
 
-    While a package manager is at work nothing is looked at: its last change may not have been heard of when it has ended.
+    While a package manager is at work nothing is looked at: it may have ended before its last change is heard of.
     """
     if transactions.under_way(stage.root):
         return None
