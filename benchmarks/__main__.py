@@ -113,7 +113,7 @@ def _draw(results: Path, measurements: Sequence[Measurement], found: Sequence[Ro
 def _options() -> argparse.Namespace:
     summary, _, more = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=summary, epilog=more)
-    parser.add_argument("--small", action="store_true", help="smaller sets, fewer rounds: four minutes")
+    parser.add_argument("--small", action="store_true", help="smaller sets, fewer rounds: seven minutes")
     parser.add_argument("--here", action="store_true", help="no container, even where one could be booted")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where results go")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these parts: {', '.join(PARTS)}")
