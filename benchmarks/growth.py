@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from benchmarks.data import DataSet
 from benchmarks.files import write
@@ -81,7 +82,7 @@ def _repairs(setup: Setup, data: DataSet) -> Measurement:
         Command(
             name=str(share),
             steps=(setup.check(*options),),
-            before=lambda share=share: _change(data, REPAIRED * share // 100),  # type: ignore[misc]
+            before=partial(_change, data, REPAIRED * share // 100),
         )
         for share in SHARES
     ]

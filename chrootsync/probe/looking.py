@@ -177,7 +177,7 @@ def _all(talks: Sequence[_Talk[_Result]]) -> list[_Result]:
         asked.clear()
         for number, said in told.items():
             try:
-                asked[number] = talks[number].send(said)  # type: ignore[arg-type]  # None begins
+                asked[number] = talks[number].send(said)  # type: ignore[arg-type]  # None begins a generator
             except StopIteration as end:
                 results[number] = end.value
         rest = iter(_ask([side for sides in asked.values() for side in sides]))

@@ -40,6 +40,6 @@ def test_nothing_else_is_equal(other: object) -> None:
 
 def test_it_takes_keywords_and_has_no_other_attributes() -> None:
     with pytest.raises(TypeError):
-        Ours("x")  # type: ignore[call-arg]
+        Ours("x")  # type: ignore[call-arg]  # the mistake that is to be refused
     with pytest.raises(AttributeError):
-        Ours(name="x").other = 1  # type: ignore[attr-defined]
+        Ours(name="x").other = 1  # type: ignore[attr-defined]  # likewise
