@@ -1,34 +1,22 @@
-"""``chrootsync check``: compare, and with --fix repair and reload."""
+"""``chrootsync check``: compare, and with --fix repair and reload. What typer needs to know of it is in checking."""
 
-# Annotations are no text here: typer would evaluate each of them twice, 3 % of a clean check.
+from __future__ import annotations
+
 import math
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline
 from chrootsync.cli import output, streams
 from chrootsync.cli.compare import MANUAL, Compared, Pass, Wishes, both, compare
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.progress import Progress, progress
-from chrootsync.cli.setup import (
-    ConfigOption,
-    Names,
-    Places,
-    RootOption,
-    RulesOption,
-    Scene,
-    StateOption,
-    keep_out,
-    places,
-    scene,
-    sought,
-)
+from chrootsync.cli.setup import Places, Scene, keep_out, places, scene, sought
+from chrootsync.cli.streams import Ended
 from chrootsync.inventory import NO_TRUST
 from chrootsync.model import ChrootsyncError, Code, ConfigError, Report, Trust
 from chrootsync.pipeline import Task
@@ -43,69 +31,29 @@ if TYPE_CHECKING:
 
 @guarded
 def check(
-    names: Names = None,
+    names: Sequence[str] | None = None,
     *,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair what drifted, then reload what was changed.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="Show differences of text that everybody may read.")] = False,
-    no_reload: Annotated[bool, typer.Option("--no-reload", help="With --fix: leave reloading to me.")] = False,
-    flush: Annotated[
-        bool,
-        typer.Option("--flush", help="With --fix: retry mail that was deferred because names could not be looked up."),
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --fix: repair also what is held or contested.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as drift.")] = False,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Look things up inside the chroots too, as daemons do.")
-    ] = False,
-    no_dns: Annotated[bool, typer.Option("--no-dns", help="With --probe or --fix: ask no name server.")] = False,
-    trust_stat: Annotated[
-        bool,
-        typer.Option(
-            "--trust-stat",
-            help="Do not read again what only root can write and whose inode, size and times are still those that an "
-            "earlier check --trust-stat compared; for very large chroots.",
-        ),
-    ] = False,
-    root: RootOption = "/",
-    config: ConfigOption = None,
-    rules: RulesOption = None,
-    state: StateOption = None,
-    wait: Annotated[
-        float, typer.Option("--wait", min=0, metavar="SECONDS", help="With --fix: wait for another repair to end.")
-    ] = 0,
-    trigger: Annotated[
-        str,
-        typer.Option("--trigger", metavar="NAME", help="Who calls: 'manual', or what automation calls itself."),
-    ] = MANUAL,
-    format: Annotated[  # noqa: A002 -- the name of the option
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help=f"table (default on a terminal), {', '.join([*FORMATS][1:])}.",
-            show_default=False,
-        ),
-    ] = None,
-    report: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--report", metavar="FORMAT=FILE", help="Write this report too; may be repeated.", show_default=False
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more: rules, states.")] = 0,
+    fix: bool = False,
+    diff: bool = False,
+    no_reload: bool = False,
+    flush: bool = False,
+    force: bool = False,
+    strict: bool = False,
+    probe: bool = False,
+    no_dns: bool = False,
+    trust_stat: bool = False,
+    root: str = "/",
+    config: str | None = None,
+    rules: str | None = None,
+    state: str | None = None,
+    wait: float = 0,
+    trigger: str = MANUAL,
+    format: str | None = None,  # noqa: A002 -- the name of the option
+    report: list[str] | None = None,
+    quiet: bool = False,
+    verbose: int = 0,
 ) -> None:
-    """Compare every chroot with what it must hold; with --fix repair it.
-
-    Without --fix nothing is changed anywhere. Exit status 0: in sync, or all repaired; 1: drift; chrootsync --help
-    has the others.
-
-    \b
-      chrootsync check                is anything stale?
-      chrootsync check out --diff     what exactly, in the instance postfix-out?
-      chrootsync check --fix          repair, and reload what was changed
-      chrootsync check --root /image  is anything stale in an unpacked image?
-    """
+    """Compare every chroot with what it must hold; with ``fix`` repair it. Arguments are the options of the verb."""
     logged = format is None and trigger != MANUAL and output.to_log()
     shown_as = output.choose(format, FORMATS)
     files = output.targets(report or [])
@@ -146,7 +94,7 @@ def check(
             output.show(whole, shown_as, options, status)
     finally:
         streams.tell(failures)
-    raise typer.Exit(status)
+    raise Ended(status)
 
 
 def _refuse_without_fix(given: Mapping[str, bool]) -> None:
@@ -156,7 +104,7 @@ def _refuse_without_fix(given: Mapping[str, bool]) -> None:
         raise ConfigError(*(f"{option}: goes with --fix alone; add --fix, or leave it out" for option in alone))
 
 
-def _history(where: Places, formats: set[str]) -> "History | None":
+def _history(where: Places, formats: set[str]) -> History | None:
     """The last repairs, where a format tells of them."""
     if RETROSPECTIVE.isdisjoint(formats):
         return None
@@ -221,7 +169,7 @@ def _pass(
         return report, differences, stage.config.package_wait
 
 
-def _pairs(stage: Scene) -> "Pairs":
+def _pairs(stage: Scene) -> Pairs:
     """What earlier runs found in sync. Raises ConfigError where nothing can be kept.
 
     In an image, only what lies beside this machine's own root or the state is noted: another image, mounted in its
@@ -244,7 +192,7 @@ def look_once(
     shown: Progress,
     *,
     fix: bool,
-    ahead: "Looked | None" = None,
+    ahead: Looked | None = None,
     trust: Trust = NO_TRUST,
 ) -> tuple[Report, Mapping[tuple[str, str], str]]:
     """Compare a scene, and with ``fix`` repair and reload; its report, and what differed.
@@ -283,7 +231,7 @@ def task_of(stage: Scene, wishes: Wishes, shown: Progress) -> Task:
     )
 
 
-def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: "Looked | None") -> Pass:
+def _fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: Looked | None) -> Pass:
     from chrootsync.cli.fix import fix
 
     return fix(stage, task, wishes, now, shown, ahead)

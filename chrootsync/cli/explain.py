@@ -16,19 +16,8 @@ from chrootsync import pipeline
 from chrootsync.cli import output, streams
 from chrootsync.cli.compare import Recollection
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import (
-    ConfigOption,
-    FormatOption,
-    RootOption,
-    RulesOption,
-    Scene,
-    StateOption,
-    keep_out,
-    places,
-    scene,
-    select,
-    sought,
-)
+from chrootsync.cli.options import ConfigOption, FormatOption, RootOption, RulesOption, StateOption
+from chrootsync.cli.setup import Scene, keep_out, places, scene, select, sought
 from chrootsync.model import ConfigError, Instance
 from chrootsync.pipeline import Task
 

@@ -10,9 +10,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec
 
-import typer
-
 from chrootsync.cli import streams
+from chrootsync.cli.streams import Ended
 from chrootsync.model import ChrootsyncError, Code, ConfigError
 
 P = ParamSpec("P")
@@ -20,25 +19,24 @@ NAGIOS = "nagios"
 """The format that has an exit status of its own: to a monitoring system every error is UNKNOWN."""
 
 
-def guarded(verb: Callable[P, None]) -> Callable[P, None]:
-    """Let a verb end with an exit status of the contract, whatever it raises."""
+def guarded(verb: Callable[P, None]) -> Callable[P, int]:
+    """Let a verb end with an exit status of the contract, which is returned, whatever it raises."""
 
     @functools.wraps(verb)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
         style = kwargs.get("format")
         try:
             verb(*args, **kwargs)
+        except Ended as end:
+            return end.status
         except ChrootsyncError as error:
             messages = error.problems if isinstance(error, ConfigError) else (str(error),)
-            raise typer.Exit(_tell(messages, error.code, style)) from None
+            return _tell(messages, error.code, style)
         except KeyboardInterrupt:
-            messages = ("interrupted; nothing is left half-done",)
-            raise typer.Exit(_tell(messages, Code.INTERRUPTED, style)) from None
-        except (typer.Exit, typer.Abort):
-            raise
+            return _tell(("interrupted; nothing is left half-done",), Code.INTERRUPTED, style)
         except Exception:  # noqa: BLE001 -- whatever else comes here is a bug
-            messages = (f"this is a bug in chrootsync; {_trace()}, please report it",)
-            raise typer.Exit(_tell(messages, Code.BUG, style)) from None
+            return _tell((f"this is a bug in chrootsync; {_trace()}, please report it",), Code.BUG, style)
+        return Code.OK
 
     return run
 
@@ -72,7 +70,7 @@ def _tell(messages: tuple[str, ...], code: int, style: object) -> int:
 
 
 def _write(text: str) -> None:
-    with contextlib.suppress(streams.OutputError, typer.Exit):  # the sentence says enough, and the code stays
+    with contextlib.suppress(streams.OutputError, Ended):  # the sentence says enough, and the code stays
         streams.write(text)
 
 

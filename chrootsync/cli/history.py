@@ -17,17 +17,8 @@ from chrootsync import pipeline
 from chrootsync.cli import output, streams
 from chrootsync.cli.compare import open_memory
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import (
-    ConfigOption,
-    FormatOption,
-    Places,
-    RootOption,
-    RulesOption,
-    Scene,
-    StateOption,
-    places,
-    scene,
-)
+from chrootsync.cli.options import ConfigOption, FormatOption, RootOption, RulesOption, StateOption
+from chrootsync.cli.setup import Places, Scene, places, scene
 from chrootsync.model import ChrootsyncError, ConfigError
 
 if TYPE_CHECKING:

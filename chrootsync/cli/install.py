@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, RulesOption, places
+from chrootsync.cli.options import ConfigOption, RulesOption
+from chrootsync.cli.setup import places
 from chrootsync.hooks.items import NAMES, Mode
 
 Targets = Annotated[

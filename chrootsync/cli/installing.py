@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-import typer
-
 import chrootsync
 from chrootsync import libraries
 from chrootsync.cli import streams
 from chrootsync.cli.setup import Places, Scene, scene
+from chrootsync.cli.streams import Ended
 from chrootsync.hooks import commands, plan, units
 from chrootsync.hooks.items import Facts, Mode
 from chrootsync.hooks.marks import marked
@@ -50,7 +49,7 @@ LIBRARY = "libc.so.6"  # where it lies, name service modules lie
 
 
 def install(where: Places, targets: Sequence[str], mode: Mode | None, *, dry_run: bool) -> None:
-    """Install targets and print what was done. Raises ChrootsyncError, and typer.Exit where files are not ours."""
+    """Install targets and print what was done. Raises ChrootsyncError, and Ended where files are not ours."""
     with scene(where) as stage, Settings(stage.root) as settings:
         chosen = _chosen(settings, targets)
         _refuse_without_rights(stage.root, dry_run=dry_run)
@@ -67,7 +66,7 @@ def install(where: Places, targets: Sequence[str], mode: Mode | None, *, dry_run
 
 
 def uninstall(where: Places, targets: Sequence[str], *, dry_run: bool) -> None:
-    """Uninstall targets and print what was done. Raises ChrootsyncError, and typer.Exit where something stays."""
+    """Uninstall targets and print what was done. Raises ChrootsyncError, and Ended where something stays."""
     root = _open(where)
     try:
         with Settings(root) as settings:
@@ -238,7 +237,7 @@ def _carry_out(
         _apply(root, settings, targets, facts, steps)
     if refused:
         streams.tell(f"{step.path}: {step.reason}" for step in refused)
-        raise typer.Exit(Code.FAILED)
+        raise Ended(Code.FAILED)
 
 
 def _apply(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
 from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, FormatOption, RootOption, RulesOption, StateOption, places, scene, sought
+from chrootsync.cli.options import ConfigOption, FormatOption, RootOption, RulesOption, StateOption
+from chrootsync.cli.setup import places, scene, sought
+from chrootsync.cli.streams import Ended
 from chrootsync.model import Code
 from chrootsync.report import instances as listing
 
@@ -30,4 +30,4 @@ def instances(
         found, nothing = stage.instances, sought(where, stage)
     status = Code.DRIFT if any(one.problem is not None for one in found) else Code.OK
     streams.write(listing.render(found, as_json=shown_as == "json", sought=nothing), status)
-    raise typer.Exit(status)
+    raise Ended(status)

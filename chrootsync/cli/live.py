@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-import typer
 from rich.console import Console
 from rich.live import Live
 from rich.segment import Segment, Segments
 from rich.text import Text
 
 from chrootsync.cli import streams
+from chrootsync.cli.streams import Ended
 from chrootsync.model import ChrootsyncError, Code
 from chrootsync.report import status_table
 
@@ -66,7 +66,7 @@ def show(look: Look, interval: float) -> NoReturn:
     except KeyboardInterrupt:
         last = status_table.render(overview, width=console.size.width, color=streams.in_color())
         streams.write(last, Code.INTERRUPTED)
-        raise typer.Exit(Code.INTERRUPTED) from None
+        raise Ended(Code.INTERRUPTED) from None
 
 
 def _wait(live: Live, console: Console, interval: float) -> None:

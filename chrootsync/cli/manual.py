@@ -17,7 +17,8 @@ from typing import Any, Final
 import typer.main
 
 from chrootsync import __version__
-from chrootsync.cli import ENDINGS, application, streams
+from chrootsync.cli import streams
+from chrootsync.cli.application import ENDINGS, application
 from chrootsync.cli.setup import CONFIG, LOCAL_RULES, STATE
 from chrootsync.report.kinds import MEANINGS
 

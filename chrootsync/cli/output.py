@@ -131,7 +131,7 @@ def _own_descriptors() -> str:
 def show(report: Report, name: str, options: Options, status: int) -> None:
     """Print a report. What is in sync takes one line, for which no table need be loaded.
 
-    Raises OutputError, and typer.Exit as streams.write() does: the run ends with its own ``status``.
+    Raises OutputError, and Ended as streams.write() does: the run ends with its own ``status``.
     """
     width = shutil.get_terminal_size().columns
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

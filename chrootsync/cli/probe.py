@@ -11,21 +11,11 @@ import typer
 from chrootsync import __version__, pipeline
 from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded, stoppable
+from chrootsync.cli.options import ConfigOption, FormatOption, Names, RootOption, RulesOption, StateOption
 from chrootsync.cli.probing import Prober, refuse_elsewhere
 from chrootsync.cli.progress import Progress, progress
-from chrootsync.cli.setup import (
-    ConfigOption,
-    FormatOption,
-    Names,
-    RootOption,
-    RulesOption,
-    Scene,
-    StateOption,
-    keep_out,
-    places,
-    scene,
-    sought,
-)
+from chrootsync.cli.setup import Scene, keep_out, places, scene, sought
+from chrootsync.cli.streams import Ended
 from chrootsync.model import Code, Report
 from chrootsync.pipeline import Task
 from chrootsync.report import probe as listing
@@ -66,7 +56,7 @@ def probe(
         report = _look(stage, shown, notes, dns=not no_dns)
     status = Code.FAILED if any(probe_failed(one.probe) for one in report.instances) else Code.OK
     streams.write(_said(report, shown_as), status)
-    raise typer.Exit(status)
+    raise Ended(status)
 
 
 def _look(stage: Scene, shown: Progress, notes: tuple[str, ...], *, dns: bool) -> Report:

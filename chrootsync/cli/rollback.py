@@ -16,18 +16,10 @@ from chrootsync.cli import output, streams
 from chrootsync.cli.compare import Wishes, open_memory, root_lock
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.history import ALL, find, refuse_unreadable, told_of
+from chrootsync.cli.options import ConfigOption, FormatOption, RootOption, RulesOption, StateOption
 from chrootsync.cli.progress import Progress, progress
-from chrootsync.cli.setup import (
-    ConfigOption,
-    FormatOption,
-    RootOption,
-    RulesOption,
-    Scene,
-    StateOption,
-    keep_out,
-    places,
-    scene,
-)
+from chrootsync.cli.setup import Scene, keep_out, places, scene
+from chrootsync.cli.streams import Ended
 from chrootsync.model import (
     ChrootsyncError,
     Code,
@@ -101,7 +93,7 @@ def rollback(
         said = _said(told, shown_as)
     if not quiet:
         streams.write(said, told.status)
-    raise typer.Exit(told.status)
+    raise Ended(told.status)
 
 
 @frozen

@@ -8,7 +8,8 @@ import typer
 
 from chrootsync.cli import output, streams
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import RulesOption, places, rule_texts
+from chrootsync.cli.options import RulesOption
+from chrootsync.cli.setup import places, rule_texts
 from chrootsync.model import RuleSet
 from chrootsync.report import rules as listing
 from chrootsync.report.text import plural

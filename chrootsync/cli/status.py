@@ -20,18 +20,10 @@ from chrootsync.cli.check import look_once
 from chrootsync.cli.compare import Wishes, open_memory
 from chrootsync.cli.guard import guarded, stoppable
 from chrootsync.cli.history import local
+from chrootsync.cli.options import ConfigOption, FormatOption, Names, RootOption, RulesOption, StateOption
 from chrootsync.cli.progress import Progress, progress
-from chrootsync.cli.setup import (
-    ConfigOption,
-    FormatOption,
-    Names,
-    Places,
-    RootOption,
-    RulesOption,
-    StateOption,
-    places,
-    scene,
-)
+from chrootsync.cli.setup import Places, places, scene
+from chrootsync.cli.streams import Ended
 from chrootsync.model import ConfigError
 from chrootsync.report.status import Overview
 from chrootsync.report.verdict import exit_code
@@ -86,7 +78,7 @@ def status(
         overview = _look(where, names or (), shown, {})
     code = exit_code(overview.report)
     streams.write(_rendered(overview, shown_as), code)
-    raise typer.Exit(code)
+    raise Ended(code)
 
 
 def _interval(seconds: float | None, *, watch: bool) -> float:

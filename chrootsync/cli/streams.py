@@ -10,13 +10,20 @@ from contextlib import suppress
 from io import FileIO, TextIOWrapper
 from typing import TextIO
 
-import typer
-
 from chrootsync.model import ChrootsyncError, Code, clause
 
 ERROR = "<3>"  # the level of an error, sd-daemon(3)
 NOTICE = "<5>"
 FILES = 65_536  # open files; whoever may have more needs no more
+
+
+class Ended(Exception):  # noqa: N818 -- no error: it is how a verb comes to its end
+    """A verb has said what it had to say; ``status`` is the exit status."""
+
+    def __init__(self, status: int) -> None:
+        """End with a status."""
+        super().__init__(status)
+        self.status = status
 
 
 class OutputError(ChrootsyncError):
@@ -80,7 +87,7 @@ def in_color() -> bool:
 def write(text: str, status: int = Code.OK) -> None:
     """Print to standard output at once; ``status`` is how the run ends if that fails.
 
-    Raises OutputError. Raises typer.Exit where whoever read our output went away, as head(1) does: nothing more can be
+    Raises OutputError. Raises Ended where whoever read our output went away, as head(1) does: nothing more can be
     said to him, but what came of the run stays what it is.
     """
     try:
@@ -88,7 +95,7 @@ def write(text: str, status: int = Code.OK) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
-        raise typer.Exit(status) from None
+        raise Ended(status) from None
     except OSError as error:
         silence(sys.stdout)
         raise OutputError("the report", error, status) from None

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from chrootsync.cli.guard import guarded
-from chrootsync.cli.setup import ConfigOption, RulesOption, StateOption, places
+from chrootsync.cli.options import ConfigOption, RulesOption, StateOption
+from chrootsync.cli.setup import places
+from chrootsync.cli.streams import Ended
 from chrootsync.model import ChrootsyncError, ConfigError
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -62,4 +64,4 @@ def watch_pass(
     """Do one pass of the watcher, which alone calls this."""
     from chrootsync.cli import onepass
 
-    raise typer.Exit(onepass.run(places(config=config, rules=rules, state=state), word, report))
+    raise Ended(onepass.run(places(config=config, rules=rules, state=state), word, report))

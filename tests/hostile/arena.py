@@ -24,7 +24,7 @@ from hypothesis import settings
 from typer.main import get_command
 
 from chrootsync import shipped
-from chrootsync.cli import application
+from chrootsync.cli.application import application
 from tests.unit.scenery import Tree, grow
 
 ATTACKER = 1234

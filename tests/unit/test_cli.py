@@ -23,7 +23,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from chrootsync import __version__, report
-from chrootsync.cli import application, main
+from chrootsync.cli import main
+from chrootsync.cli.application import application
 from chrootsync.model import LockedError
 from chrootsync.report.verdict import findings
 from tests.unit.report.report_samples import REPORTS

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from chrootsync.cli import application
+from chrootsync.cli.application import application
 from tests.unit.machine import needs_root
 from tests.unit.scenery import Tree, grow, snapshot
 

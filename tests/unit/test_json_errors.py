@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from chrootsync.cli import VERBS, main
+from chrootsync.cli import main
+from chrootsync.cli.application import VERBS
 from tests.unit.test_cli import check, filled, image, plain_environment, process, rules, run, stale
 
 __all__ = ["filled", "image", "plain_environment"]  # fixtures

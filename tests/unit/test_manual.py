@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from chrootsync.cli import application, manual
+from chrootsync.cli import manual
+from chrootsync.cli.application import application
 from chrootsync.model import Code, Kind
 
 CHECKOUT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from chrootsync import pipeline
-from chrootsync.cli import application
+from chrootsync.cli.application import application
 from chrootsync.model import (
     FileCondition,
     Instance,

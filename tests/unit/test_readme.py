@@ -17,7 +17,7 @@ import pytest
 import typer.main
 
 from chrootsync import rules
-from chrootsync.cli import application
+from chrootsync.cli.application import application
 from chrootsync.model import Code, Kind
 from chrootsync.rules.keys import RULE_KEYS, RULESET_KEYS
 

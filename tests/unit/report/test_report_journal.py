@@ -225,7 +225,6 @@ def test_no_text_forges_anything(name: str, path: str, reason: str, package: str
 
 SHOW = """
 import contextlib, sys
-import typer
 from chrootsync.cli import guard, output, streams
 from tests.unit.report.report_samples import REPORTS
 streams.prepare()
@@ -236,7 +235,7 @@ streams.tell(["too bad"])
 def stopped():
     raise KeyboardInterrupt
 
-with contextlib.suppress(typer.Exit):
+with contextlib.suppress(streams.Ended):
     stopped()
 """
 

@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 from typer.testing import CliRunner
 
-from chrootsync.cli import application
+from chrootsync.cli.application import application
 
 DEADLINE = 30.0
 
