@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from chrootsync.model import Drift, Entry, FileType, Kind, OnConflict, Remedy, Severity, State
+from chrootsync.model.frozen import replace
 
 if TYPE_CHECKING:
     from chrootsync.model.memory import Hold, Memory

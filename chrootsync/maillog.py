@@ -7,11 +7,10 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import field
 from typing import Final, NamedTuple
 
 from chrootsync.model import FileType, Host, Instance, PathError, Reader, Runner, Source
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 
 LIMIT: Final = 1 << 20  # bytes of a file, from where it ended before
 MOST_LINES: Final = 2000  # of the journal

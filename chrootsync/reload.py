@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from chrootsync import daemons, maillog
 from chrootsync.daemons import Running
@@ -22,7 +21,7 @@ from chrootsync.model import (
     Runner,
     UnreadableError,
 )
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 
 OUTPUT_LIMIT = 4096
 CLOCK_SLACK = 0.1  # seconds; starts of processes are counted in ticks of a hundredth, and the clock may be slewed

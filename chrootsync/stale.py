@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
 
 from chrootsync import daemons, procfs
 from chrootsync.daemons import Running
@@ -26,7 +25,7 @@ from chrootsync.model import (
     Severity,
     StaleProcess,
 )
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 
 SLACK = 0.02  # seconds; starts of processes are counted in ticks of a hundredth, and the clock of files is coarse
 

@@ -7,7 +7,6 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline
@@ -19,6 +18,7 @@ from chrootsync.cli.setup import Places, Scene, keep_out, places, scene, sought
 from chrootsync.cli.streams import Ended
 from chrootsync.inventory import NO_TRUST
 from chrootsync.model import ChrootsyncError, Code, ConfigError, Report, Trust
+from chrootsync.model.frozen import replace
 from chrootsync.pipeline import Task
 from chrootsync.report import FORMATS, LISTING, RETROSPECTIVE, Options
 from chrootsync.report.verdict import exit_code, waits

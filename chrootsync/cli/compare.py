@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from chrootsync import pipeline
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import Entry, InstanceReport
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen, replace
 from chrootsync.pipeline import Seen, Task
 from chrootsync.state import pending, places
 

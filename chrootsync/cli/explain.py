@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +18,7 @@ from chrootsync.cli.guard import guarded
 from chrootsync.cli.options import ConfigOption, FormatOption, RootOption, RulesOption, StateOption
 from chrootsync.cli.setup import Scene, keep_out, places, scene, select, sought
 from chrootsync.model import ConfigError, Instance
+from chrootsync.model.frozen import replace
 from chrootsync.pipeline import Task
 
 if TYPE_CHECKING:

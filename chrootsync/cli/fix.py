@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline, transactions
@@ -16,7 +15,7 @@ from chrootsync.cli.probing import Prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.pipeline import Task, observe, reloads
 from chrootsync.reload import Occasion
 from chrootsync.root import Root

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from chrootsync.cli.guard import guarded
 from chrootsync.cli.options import ConfigOption, FormatOption, RootOption, RulesOption, StateOption
 from chrootsync.cli.setup import Places, Scene, places, scene
 from chrootsync.model import ChrootsyncError, ConfigError
+from chrootsync.model.frozen import replace
 
 if TYPE_CHECKING:
     from chrootsync.model.memory import Repair

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import pipeline, transactions
@@ -13,7 +12,7 @@ from chrootsync.cli.probing import Prober, prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import Finding, InstanceReport, PathError, Remedy, State
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.pipeline import Task, observe
 
 if TYPE_CHECKING:

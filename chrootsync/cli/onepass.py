@@ -8,7 +8,6 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
 
 from chrootsync import __version__, transactions
 from chrootsync.cli import lastgood, output
@@ -26,7 +25,7 @@ from chrootsync.cli.setup import (
     scene,
 )
 from chrootsync.model import ChrootsyncError, Code, Config, ConfigError, Kind, Reload, Report
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.report.text import clean, plural
 from chrootsync.report.verdict import counts, exit_code, failed, findings, repaired, waiting, waits
 from chrootsync.root.noting import NotingRoot

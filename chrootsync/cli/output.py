@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 
 from chrootsync import report as reports
 from chrootsync.cli import streams
 from chrootsync.cli.guard import NAGIOS
 from chrootsync.cli.setup import absolute
 from chrootsync.model import ChrootsyncError, ConfigError, Report, clause
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.report import Options
 from chrootsync.report.verdict import findings, summary
 
@@ -133,6 +131,8 @@ def show(report: Report, name: str, options: Options, status: int) -> None:
 
     Raises OutputError, and Ended as streams.write() does: the run ends with its own ``status``.
     """
+    import shutil
+
     width = shutil.get_terminal_size().columns
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     options = replace(options, width=width, color=color)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from chrootsync.cli.compare import MANUAL, Wishes
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import STATE, Scene
 from chrootsync.model import ConfigError, Instance, InstanceReport, Probe, Remedy, Status
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen, replace
 from chrootsync.probe.needs import Need, Needs
 
 if TYPE_CHECKING:

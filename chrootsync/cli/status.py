@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +24,7 @@ from chrootsync.cli.progress import Progress, progress
 from chrootsync.cli.setup import Places, places, scene
 from chrootsync.cli.streams import Ended
 from chrootsync.model import ConfigError
+from chrootsync.model.frozen import replace
 from chrootsync.report.status import Overview
 from chrootsync.report.verdict import exit_code
 

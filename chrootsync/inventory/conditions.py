@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.findings import Finding, all_of, in_files, in_parameters, in_tables
 from chrootsync.model import NO_EVIDENCE, Daemon, Evidence, Instance, PathError, Rule, UnsafeError, When
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen, record, replace
 
 _ALWAYS = (When(),)
 
@@ -59,7 +58,7 @@ def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator
     """Each rule as it holds for an instance, once for each value that its conditions catch, or why it does not."""
     daemons = [daemon for daemon in instance.daemons if daemon.chrooted]
     for rule in rules:
-        verdict = _Verdict(rule)
+        verdict = _Verdict(rule=rule)
         for when in rule.when or _ALWAYS:
             verdict.consider(when, daemons, instance.version, facts)
             if verdict.is_settled:
@@ -67,7 +66,7 @@ def holding(rules: Iterable[Rule], instance: Instance, facts: Facts) -> Iterator
         yield from verdict.told()
 
 
-@dataclass(slots=True)
+@record
 class _Verdict:
     """What the alternatives of a rule's conditions come to, as far as they were considered."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from enum import Enum
 from posixpath import basename, dirname
 
 from chrootsync.model import Rule
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 
 VALUE = "$1"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
 from typing import NamedTuple
 
 from chrootsync.inventory.conditions import Holding
@@ -20,7 +19,7 @@ from chrootsync.model import (
     State,
     UnsafeError,
 )
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 
 
 @frozen

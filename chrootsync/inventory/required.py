@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from chrootsync.inventory.conditions import Holding
 from chrootsync.inventory.facts import Facts
@@ -21,6 +20,7 @@ from chrootsync.model import (
     State,
     UnsafeError,
 )
+from chrootsync.model.frozen import replace
 
 
 def gather_required(basket: Basket, held: Holding, facts: Facts, needed: LibrarySet) -> None:

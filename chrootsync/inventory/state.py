@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import assert_never
 
@@ -27,11 +26,12 @@ from chrootsync.model import (
     Trust,
     UnsafeError,
 )
+from chrootsync.model.frozen import record, replace
 
 GUARDED_LIMIT = 1 << 20  # bytes of a source whose guard wants to see all of it
 
 
-@dataclass(kw_only=True, slots=True)
+@record
 class _Draft:
     """What becomes an entry, as far as it is established: its copy to read, and the link that led to it, if any."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import count
 
 from chrootsync.libraries import nsswitch, sockets
@@ -13,6 +12,7 @@ from chrootsync.libraries.elf import BadElfError
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
 from chrootsync.libraries.loader import CACHE, Loaded, Loader, load
 from chrootsync.model import ARROW, Libc, Library, LibrarySet, ModuleSocket, Unresolved
+from chrootsync.model.frozen import replace
 
 # Every daemon has mapped these two before it calls chroot, and the loader never maps a second copy of either.
 ALWAYS_MAPPED = re.compile(r"libc\.so\.6(\.1)?|ld-linux.*\.so\.\d|ld64\.so\.\d|ld\.so\.1|linux-vdso\.so\.1")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 from chrootsync.model.instances import Instance
 from chrootsync.model.proofs import Probe, Retry, StaleProcess
 from chrootsync.model.rules import Rule

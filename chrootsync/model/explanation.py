@@ -6,11 +6,10 @@ Only ``explain`` needs this, so it is no part of ``chrootsync.model`` itself: im
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from enum import StrEnum
 
 from chrootsync.model.entries import Drift, Entry, State
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 from chrootsync.model.instances import Instance
 from chrootsync.model.rules import Rule
 

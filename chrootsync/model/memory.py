@@ -8,11 +8,10 @@ root alone, and an inode means nothing after the file is gone. Most checks need 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import NamedTuple, Protocol
 
 from chrootsync.model.entries import Outcome, Reload, State
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 from chrootsync.model.machine import Copy
 from chrootsync.model.words import Kind
 

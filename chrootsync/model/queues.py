@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import Protocol
 
 from chrootsync.model.entries import InstanceReport
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 from chrootsync.model.machine import Completed
 
 

@@ -7,7 +7,6 @@ stages are imported where they begin, since most checks never come to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import accounts, compare, inventory, stale
@@ -27,7 +26,7 @@ from chrootsync.model import (
     Status,
     Trust,
 )
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.pipeline.orphans import Needs, orphans
 
 if TYPE_CHECKING:

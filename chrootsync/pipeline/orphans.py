@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import compare, distribution, libraries
@@ -33,6 +32,7 @@ from chrootsync.model import (
     RuleSet,
     State,
 )
+from chrootsync.model.frozen import replace
 
 if TYPE_CHECKING:
     from chrootsync.model.memory import Memories, Placed

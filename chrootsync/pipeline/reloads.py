@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from chrootsync import reload as reloading
 from chrootsync import stale
 from chrootsync.model import Finding, Host, InstanceReport, OnChange, Outcome, Record, Reload, Remedy, Status
+from chrootsync.model.frozen import replace
 from chrootsync.reload import Occasion
 
 

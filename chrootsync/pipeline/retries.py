@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from chrootsync.model import Host, Instance, InstanceReport, PathError, Retry, Runner, Status
+from chrootsync.model.frozen import replace
 from chrootsync.model.queues import Listen
 from chrootsync.pipeline.status import ask, master
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from chrootsync import daemons, procfs, providers
 from chrootsync.model import Host, Instance, InstanceReport, PathError, UnreadableError
+from chrootsync.model.frozen import replace
 from chrootsync.model.queues import InstanceStatus, LastRepair, Listen, Master, Queues
 
 QUEUE_TIMEOUT = 60.0  # seconds to list the queues of one instance

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 from chrootsync.model import Answer, Lookup
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.probe.child import NAME, TEXT_LIMIT
 from chrootsync.probe.plan import Item
 

@@ -7,12 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from chrootsync import process
 from chrootsync.model import Answer, Host, Instance, Lookup, PathError, Probe
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.probe import answers, child
 from chrootsync.probe.needs import Need
 from chrootsync.probe.plan import Item, Plan, host, plan

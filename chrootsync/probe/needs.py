@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import field
 
 from chrootsync.model import Entry, FileType, Presence, Severity
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")
 _LOOKED_UP = frozenset({"/etc/hosts", "/etc/resolv.conf", "/etc/services", "/etc/localtime", "/etc/passwd"})

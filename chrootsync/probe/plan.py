@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from chrootsync.model import Instance
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.probe.child import names_of_hosts
 from chrootsync.probe.needs import Need
 

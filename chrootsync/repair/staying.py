@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 from chrootsync.model import Drift, Entry, Outcome, PathError, Remedy, Source, Status
+from chrootsync.model.frozen import replace
 
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib")
 REST = 3  # seconds; while update-ca-certificates links everything anew, it pauses for half a second, and holds no lock

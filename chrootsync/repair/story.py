@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from chrootsync.model import Copy, Drift, FileType, Instance, Outcome, State, Status
+from chrootsync.model.frozen import replace
 from chrootsync.model.memory import Change, Journal, Step
 from chrootsync.root.steps import Staged
 

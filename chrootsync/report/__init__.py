@@ -8,12 +8,11 @@ it returns ends in a newline, and UTF-8 can encode it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import field
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 
 if TYPE_CHECKING:
     from chrootsync.model import Report

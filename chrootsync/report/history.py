@@ -9,12 +9,11 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import FileType, Status
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import field, frozen
 from chrootsync.report import text
 from chrootsync.report.verdict import ReloadVerdict, reload_verdict
 

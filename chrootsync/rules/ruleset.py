@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from chrootsync.model import ConfigError, Link, Presence, Rule, RuleSet, When
+from chrootsync.model.frozen import replace
 from chrootsync.rules.conditions import catches
 from chrootsync.rules.getters import Place, load, table_at, tables_at, unknown, unknown_key
 from chrootsync.rules.keys import FILE_KEYS, NEEDS, PATH_KEYS, RULE_KEYS, RULESET_KEYS, WHAT

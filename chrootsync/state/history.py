@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 
 from chrootsync.model import Reload, State
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.model.memory import Change, Repair
 from chrootsync.model.queues import LastRepair
 from chrootsync.state import placed

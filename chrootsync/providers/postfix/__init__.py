@@ -9,7 +9,6 @@ import itertools
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 from chrootsync.model import (
@@ -24,7 +23,7 @@ from chrootsync.model import (
     RuleSet,
     UnsafeError,
 )
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.providers.postfix import defaults, main_cf, master_cf, sasl, tlsproxy
 from chrootsync.providers.postfix.expansion import ExpansionError, compatibility_level
 from chrootsync.providers.postfix.main_cf import FileError, Parameters

@@ -7,10 +7,10 @@ settings are not the same it starts TLS anew, after chroot, and reads what that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 from chrootsync.model import Daemon
+from chrootsync.model.frozen import replace
 
 FILES: Final = "tlsproxy_handed_CAfile"
 DIRECTORIES: Final = "tlsproxy_handed_CApath"

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Severity, Status
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.report import text
 
 if TYPE_CHECKING:

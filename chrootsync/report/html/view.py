@@ -6,12 +6,11 @@ Nothing here knows HTML. What is long is cut, and a sentence says so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chrootsync.model import Code, Remedy, Severity
-from chrootsync.model.frozen import frozen
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.report import text
 from chrootsync.report.history import cells
 from chrootsync.report.html.cards import Card, Tone, cards
