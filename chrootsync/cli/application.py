@@ -55,6 +55,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
         name="chrootsync",
         add_completion=not verbs,
         no_args_is_help=True,
+        result_callback=_end,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=f"Exit status: {', '.join(f'{code} {what}' for code, what in ENDINGS.items())}.",
@@ -67,6 +68,11 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
         else:
             app.command(hidden=verb in HIDDEN)(found)
     return app
+
+
+def _end(status: int, **_options: object) -> None:
+    """End as the verb says."""
+    raise typer.Exit(status)
 
 
 def _version(*, wanted: bool) -> None:

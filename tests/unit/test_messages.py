@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "chrootsync"
 
 FILES = {
-    "cli/__init__.py": "the help, which test_readme.py holds to the README",
+    "cli/application.py": "the help, which test_readme.py holds to the README",
     "cli/demo.py": "what the demonstration tells; nobody need do anything about it",
     "cli/manual.py": "the manual page, which test_manual.py holds to --help",
     "hooks/texts.py": "contents of files, which test_hooks.py and the system tests run",
@@ -29,6 +29,7 @@ FILES = {
 """Modules that hold no messages, and why."""
 
 TEXTS: dict[str, str] = {
+    f"make_{HOLE}() if {HOLE} is missing else {HOLE}": "part of a program",
     "expected a list": "a cache that is damaged is as good as none, and nobody is told",
     "expected a text": "a cache that is damaged is as good as none, and nobody is told",
     "not an answer": "what is no answer of the probe is taken for none, which is told",
