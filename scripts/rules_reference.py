@@ -11,7 +11,7 @@ import re
 import sys
 from typing import Any
 
-from chrootsync.rules import schema
+from chrootsync.rules.keys import schema
 
 BLOCK = re.compile(r"(<!-- keys of (\S+): ([a-z_ ]+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
 HEAD = "| key | value | meaning | example |\n|---|---|---|---|\n"

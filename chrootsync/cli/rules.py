@@ -14,7 +14,7 @@ from chrootsync.model import RuleSet
 from chrootsync.report import rules as listing
 from chrootsync.report.text import plural
 from chrootsync.root import Root
-from chrootsync.rules import parse
+from chrootsync.rules.ruleset import parse
 
 rules = typer.Typer(name="rules", help="Show and validate rule sets.", no_args_is_help=True)
 
@@ -61,6 +61,6 @@ def print_schema() -> None:
     """Print the JSON Schema of rule files, for editors."""
     import json
 
-    from chrootsync.rules import schema
+    from chrootsync.rules.keys import schema
 
     streams.write(json.dumps(schema(), indent=2) + "\n")

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from chrootsync import providers, shipped
-from chrootsync import rules as rule_files
+from chrootsync import __version__, providers, shipped
 from chrootsync.model import (
     AbsentError,
+    Cache,
     Config,
     ConfigError,
     FileType,
@@ -23,11 +23,14 @@ from chrootsync.model import (
 from chrootsync.model.frozen import frozen
 from chrootsync.process import LiveRunner
 from chrootsync.root import Root
+from chrootsync.rules import packed
 from chrootsync.state import Store
 
 CONFIG = "/etc/chrootsync/chrootsync.toml"
 LOCAL_RULES = "/etc/chrootsync/rules.d"
 STATE = "/var/lib/chrootsync"
+RULES = "rules"
+"""What the rules that were read are kept as."""
 
 
 @frozen
@@ -89,9 +92,9 @@ def scene(places: Places, names: Sequence[str] = (), opening: Callable[[str], Ro
     live = opening("/")
     root = live if os.path.realpath(places.root) == "/" else _open_root(places.root)
     try:
-        rule_sets = read_rules(live, places, image=not root.live)
-        config = read_config(live, places, rule_sets, image=not root.live)
         store = Store(places.state or (STATE if root.live else None))
+        rule_sets = read_rules(live, places, store, image=not root.live)
+        config = read_config(live, places, rule_sets, image=not root.live)
         host = Host(root=root, run=LiveRunner() if root.live else None, cache=store)
         instances = providers.discover_all(host, config, rule_sets)
         if not (instances or root.live):
@@ -164,14 +167,22 @@ def _check_state(path: str) -> None:
         raise ConfigError(f"--state {path}: others can write to it (mode {mode:04o}); take that away (chmod go-w)")
 
 
-def read_rules(live: Root, places: Places, *, image: bool) -> tuple[RuleSet, ...]:
-    """The rule sets of a run: all that is local is checked, of the shipped ones only what some instance needs is read.
+def read_rules(live: Root, places: Places, cache: Cache, *, image: bool) -> tuple[RuleSet, ...]:
+    """The rule sets of a run, shipped and local ones. Raises ConfigError with every mistake.
 
-    Raises ConfigError.
+    What they come to is kept beside the very texts that it came from; chrootsync.rules.packed says what that saves.
     """
     shipped_texts, local = rule_texts(live, places, image=image)
-    # A local file may change or mask any shipped one, and its mistakes are told against all of them.
-    return rule_files.parse(shipped_texts, local) if local else rule_files.shelved(shipped_texts)
+    texts = [(path, text.decode("utf-8", "surrogateescape")) for path, text in (*shipped_texts, *local)]
+    fingerprint = repr((__version__, len(local), texts))
+    kept = packed.unpack(cache.get(RULES, fingerprint))
+    if kept is not None:
+        return kept
+    from chrootsync.rules.ruleset import parse
+
+    found = parse(shipped_texts, local)
+    cache.put(RULES, fingerprint, packed.pack(found))
+    return found
 
 
 Texts = list[tuple[str, bytes]]
@@ -233,7 +244,9 @@ def read_config(live: Root, places: Places, rule_sets: Sequence[RuleSet], *, ima
         return Config()
     except PathError as error:
         raise ConfigError(f"the configuration cannot be used: {error}") from None
-    config = rule_files.parse_config(path, text, rule_sets=[rule_set.name for rule_set in rule_sets])
+    from chrootsync.rules.config import parse_config
+
+    config = parse_config(path, text, rule_sets=[rule_set.name for rule_set in rule_sets])
     if not image:
         _refuse_root(path, config)
     return config

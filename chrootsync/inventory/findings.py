@@ -62,18 +62,16 @@ def all_of(findings: Iterable[Finding]) -> Finding:
 
 def in_parameters(condition: ParameterCondition, parameters: Mapping[str, str], facts: Facts) -> Finding:
     """Where a condition is met by a daemon's parameters."""
-    pattern = re.compile(condition.matches)
     caught = tuple(
         catch
-        for name, text in _values(condition.names, pattern, parameters, facts)
-        for catch in _matches(pattern, name, text)
+        for name, text in _values(condition.names, condition.matches, parameters, facts)
+        for catch in _matches(condition.matches, name, text)
     )
-    return _finding(pattern, caught) or Finding(reason=_unmet(condition, parameters))
+    return _finding(condition.matches, caught) or Finding(reason=_unmet(condition, parameters))
 
 
 def in_tables(condition: TableCondition, daemon: Daemon, facts: Facts) -> Finding:
     """Where a condition is met by the tables that a daemon's parameters name without ``proxy:``."""
-    pattern = re.compile(condition.matches)
     opened: list[str] = []
     caught: list[Catch] = []
     errors: list[PathError] = []
@@ -82,7 +80,7 @@ def in_tables(condition: TableCondition, daemon: Daemon, facts: Facts) -> Findin
             values = daemon.tables.get(table)
         except DoubtfulError as error:
             # Mailing list managers and others keep tables of their own, which are no worry where they ask for nothing.
-            if any(_in_table(condition.keys, pattern, table, error.settings)):
+            if any(_in_table(condition, table, error.settings)):
                 errors.append(error)
             opened.append(table)
             continue
@@ -91,35 +89,41 @@ def in_tables(condition: TableCondition, daemon: Daemon, facts: Facts) -> Findin
             continue
         if values is not None:
             opened.append(table)
-            caught += _in_table(condition.keys, pattern, table, values)
+            caught += _in_table(condition, table, values)
     reason = f"no chrooted daemon opens a {' or '.join(condition.types)} table itself"
     if opened:
         reason = f"{', '.join(opened)} set no {' or '.join(condition.keys)} that matches {condition.matches}"
-    return _finding(pattern, caught, errors) or Finding(reason=reason)
+    return _finding(condition.matches, caught, errors) or Finding(reason=reason)
 
 
 def in_files(condition: FileCondition, facts: Facts) -> Finding:
     """Where a condition is met by a line of a host file."""
-    pattern = re.compile(condition.matches)
     caught: list[Catch] = []
     errors: list[PathError] = []
     for path in condition.paths:
         try:
-            caught += [catch for line in facts.lines(path) for catch in _matches(pattern, path, line, ": ")]
+            caught += [catch for line in facts.lines(path) for catch in _matches(condition.matches, path, line, ": ")]
         except PathError as error:
             errors.append(error)
     reason = f"no line of {' or '.join(condition.paths)} matches {condition.matches}"
-    return _finding(pattern, caught, errors) or Finding(reason=reason)
+    return _finding(condition.matches, caught, errors) or Finding(reason=reason)
 
 
-def _finding(pattern: re.Pattern[str], caught: Iterable[Catch], errors: Iterable[PathError] = ()) -> Finding | None:
+# Expressions are compiled where a text is there to be looked at: most conditions ask for what nobody has set. Which
+# were compiled before, re knows.
+
+
+def _finding(expression: str, caught: Iterable[Catch], errors: Iterable[PathError] = ()) -> Finding | None:
     """What was found; None where nothing was, and nothing could have been."""
     caught, errors = tuple(caught), tuple(errors)
-    return Finding(caught=caught, errors=errors, catching=pattern.groups > 0) if caught or errors else None
+    if not caught and not errors:
+        return None
+    return Finding(caught=caught, errors=errors, catching=re.compile(expression).groups > 0)
 
 
-def _matches(pattern: re.Pattern[str], setting: str, text: str, joint: str = " = ") -> Iterator[Catch]:
+def _matches(expression: str, setting: str, text: str, joint: str = " = ") -> Iterator[Catch]:
     """Each place in a text; not where group 1 is in a part of the expression that took no part."""
+    pattern = re.compile(expression)
     for match in pattern.finditer(text):
         value = match[1] if pattern.groups else None
         if value is not None or not pattern.groups:
@@ -127,9 +131,9 @@ def _matches(pattern: re.Pattern[str], setting: str, text: str, joint: str = " =
 
 
 def _values(
-    names: Iterable[str], pattern: re.Pattern[str], parameters: Mapping[str, str], facts: Facts
+    names: Iterable[str], expression: str, parameters: Mapping[str, str], facts: Facts
 ) -> Iterator[tuple[str, str]]:
-    """The parameters that shell patterns choose, with their values; of many only those that ``pattern`` is found in."""
+    """The parameters that shell patterns choose, with their values; of many only those with the expression in them."""
     for name in names:
         if not _GLOB.search(name):
             value = parameters.get(name)
@@ -137,7 +141,7 @@ def _values(
                 yield name, value
             continue
         settings = facts.settings(parameters)
-        fitting = facts.fitting(pattern, settings)
+        fitting = facts.fitting(re.compile(expression), settings)
         if fitting:
             chosen = [one for one, value in settings.values.items() if value in fitting]
             yield from ((one, settings.values[one]) for one in fnmatch.filter(chosen, name))
@@ -158,17 +162,19 @@ def _tables(condition: TableCondition, parameters: Mapping[str, str], facts: Fac
     asked = (condition.of, condition.types)
     if asked not in known:
         types = "|".join(map(re.escape, condition.types))
-        pattern = re.compile(rf"(?<![\w:])(?:{types}):[^\s,{{}}]+")
-        values = _values(condition.of, pattern, parameters, facts)
-        known[asked] = tuple(dict.fromkeys(match[0] for _, value in values for match in pattern.finditer(value)))
+        expression = rf"(?<![\w:])(?:{types}):[^\s,{{}}]+"
+        values = _values(condition.of, expression, parameters, facts)
+        tables = (match[0] for _, value in values for match in re.finditer(expression, value))
+        known[asked] = tuple(dict.fromkeys(tables))
     return known[asked]
 
 
-def _in_table(keys: Iterable[str], pattern: re.Pattern[str], table: str, values: Mapping[str, str]) -> Iterator[Catch]:
+def _in_table(condition: TableCondition, table: str, values: Mapping[str, str]) -> Iterator[Catch]:
+    pattern = re.compile(condition.matches)
     # Text tables may have many thousand keys, of which few hold what is sought.
     fitting = [key for key, value in values.items() if pattern.search(value)]
-    for key in dict.fromkeys(key for glob in keys for key in fnmatch.filter(fitting, glob)):
-        yield from _matches(pattern, f"{key} in {table}", values[key])
+    for key in dict.fromkeys(key for glob in condition.keys for key in fnmatch.filter(fitting, glob)):
+        yield from _matches(condition.matches, f"{key} in {table}", values[key])
 
 
 def short(text: str) -> str:

@@ -67,7 +67,7 @@ from chrootsync.root.settings import Settings
 from chrootsync.root.steps import LeftoverError
 from chrootsync.root.walk import Walker
 from chrootsync.root.write import ChrootWriter, Writer
-from chrootsync.rules import parse
+from chrootsync.rules.ruleset import parse
 from tests.unit.report.report_samples import REPORTS
 from tests.unit.scenery import daemon, fixed, grow, instance, repair, rule, task
 from tests.unit.test_cli import image, plain_environment, run

@@ -30,7 +30,7 @@ from chrootsync.model import (
     TableCondition,
     When,
 )
-from chrootsync.rules import parse
+from chrootsync.rules.ruleset import parse
 
 CASES = Path(__file__).parent.parent / "cases" / "rules"
 GOOD = sorted((CASES / "good").glob("*.toml"))
@@ -267,7 +267,7 @@ def test_a_path_may_have_a_line_break_and_odd_characters() -> None:
 def test_reading_rules_loads_nothing_that_a_clean_check_can_do_without() -> None:
     """Specifiers and suggestions are paid for by those who need them."""
     code = (
-        "import os, sys; from chrootsync.rules import parse; from chrootsync.shipped import directory;"
+        "import os, sys; from chrootsync.rules.ruleset import parse; from chrootsync.shipped import directory;"
         "folder = directory('rules');"
         "parse([(name, open(os.path.join(folder, name)).read()) for name in os.listdir(folder)]);"
         "print(sorted({'packaging', 'difflib', 'json', 'pathlib', 'typer'} & set(sys.modules)))"

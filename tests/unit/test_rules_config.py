@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chrootsync.model import Config, ConfigError, StaticInstance
-from chrootsync.rules import parse_config
-from chrootsync.rules.config import INSTANCE_KEYS, POSTFIX_KEYS, RELOAD_KEYS
+from chrootsync.rules.config import INSTANCE_KEYS, POSTFIX_KEYS, RELOAD_KEYS, parse_config
 
 ROOT = Path(__file__).parent.parent.parent
 CASES = ROOT / "tests" / "cases" / "rules" / "config"

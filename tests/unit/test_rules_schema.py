@@ -23,7 +23,8 @@ from chrootsync.model import (
     TableCondition,
     When,
 )
-from chrootsync.rules import parse, schema
+from chrootsync.rules.keys import schema
+from chrootsync.rules.ruleset import parse
 from chrootsync.shipped import directory
 from tests.unit.test_rules import accepted as parsed
 from tests.unit.test_rules import to_toml

@@ -13,7 +13,8 @@ from chrootsync import shipped
 from chrootsync.model import Config, Host, Instance, OnChange, Presence, Rule, RuleSet
 from chrootsync.providers import static
 from chrootsync.root import Root
-from chrootsync.rules import parse, parse_config
+from chrootsync.rules.config import parse_config
+from chrootsync.rules.ruleset import parse
 from chrootsync.state import Store
 
 from .scenery import checked, fixed, grow, instance, kinds

@@ -9,7 +9,7 @@ import pytest
 
 from chrootsync import shipped
 from chrootsync.model import ChrootsyncError, Presence, Rule, RuleSet
-from chrootsync.rules import parse
+from chrootsync.rules.ruleset import parse
 
 FILES = sorted(Path(shipped.directory("rules")).glob("*.toml"))
 

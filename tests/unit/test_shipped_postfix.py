@@ -17,7 +17,7 @@ from chrootsync.model import Config, Drift, Host, Kind, Rule, RuleSet, Severity
 from chrootsync.pipeline import Task, check
 from chrootsync.providers.postfix import discover
 from chrootsync.root.write import Writer
-from chrootsync.rules import parse
+from chrootsync.rules.ruleset import parse
 from tests.unit.elf_builder import elf
 from tests.unit.machine import needs_root
 from tests.unit.scenery import Tree, drifts, grow, repair
