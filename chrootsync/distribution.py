@@ -36,8 +36,11 @@ def lineage(release: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _unquote(value: str) -> str:
-    if not set("\"'\\").intersection(value):
+    special = set("\"'\\")
+    if special.isdisjoint(value):
         return value.partition(" ")[0]
+    if value[0] in "\"'" and value[0] == value[-1] and special.isdisjoint(value[1:-1]):
+        return value[1:-1]  # as nearly all are: shlex takes one character after the other
     import shlex
 
     try:

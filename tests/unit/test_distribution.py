@@ -17,6 +17,7 @@ from chrootsync.model import AbsentError, UnreadableError
         (b"# ID=no\n  ID=yes\nID_LIKE=\n", {"ID": "yes", "ID_LIKE": ""}),
         (b"ID=one\nID=two\n", {"ID": "two"}),
         (b'ID="half\n', {"ID": "half"}),
+        (b'ID="\nVERSION=""\nNAME="a"b"c"\n', {"ID": "", "VERSION": "", "NAME": "abc"}),
         (b"\xff\0\nno mark\n", {}),
         (b"", {}),
     ],
