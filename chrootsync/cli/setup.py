@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from chrootsync import __version__, providers, shipped
 from chrootsync.model import (
     AbsentError,
-    Cache,
     Config,
     ConfigError,
     FileType,
@@ -167,7 +166,7 @@ def _check_state(path: str) -> None:
         raise ConfigError(f"--state {path}: others can write to it (mode {mode:04o}); take that away (chmod go-w)")
 
 
-def read_rules(live: Root, places: Places, cache: Cache, *, image: bool) -> tuple[RuleSet, ...]:
+def read_rules(live: Root, places: Places, store: Store, *, image: bool) -> tuple[RuleSet, ...]:
     """The rule sets of a run, shipped and local ones. Raises ConfigError with every mistake.
 
     What they come to is kept beside the very texts that it came from; chrootsync.rules.packed says what that saves.
@@ -175,13 +174,14 @@ def read_rules(live: Root, places: Places, cache: Cache, *, image: bool) -> tupl
     shipped_texts, local = rule_texts(live, places, image=image)
     texts = [(path, text.decode("utf-8", "surrogateescape")) for path, text in (*shipped_texts, *local)]
     fingerprint = repr((__version__, len(local), texts))
-    kept = packed.unpack(cache.get(RULES, fingerprint))
+    kept = packed.unpack(store.get(RULES, fingerprint))
     if kept is not None:
         return kept
     from chrootsync.rules.ruleset import parse
 
     found = parse(shipped_texts, local)
-    cache.put(RULES, fingerprint, packed.pack(found))
+    if store.directory is not None and os.path.isdir(store.directory):  # who only asks for a history makes none
+        store.put(RULES, fingerprint, packed.pack(found))
     return found
 
 
