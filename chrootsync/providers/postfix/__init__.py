@@ -42,12 +42,12 @@ class _Context:
     """What all instances of one discovery share.
 
     ``default`` is the default instance's configuration directory, ``several`` whether it names others; ``files`` are
-    those of lookup tables.
+    those of lookup tables. ``compiled`` are the defaults: what an instance does not change of them is expanded once.
     """
 
     host: Host
     files: Files
-    compiled: Mapping[str, str]
+    compiled: Parameters
     rule_sets: tuple[str, ...]
     default: str
     several: bool = False
@@ -58,13 +58,13 @@ def discover(host: Host, config: Config, rule_sets: Iterable[RuleSet]) -> list[I
     context = _Context(
         host=host,
         files=Files(host.root),
-        compiled={},
+        compiled=Parameters(),
         rule_sets=tuple(rule_set.name for rule_set in rule_sets if rule_set.service == "postfix"),
         default=posixpath.normpath(config.postfix),
     )
     try:
         settings = _main_cf(host.root, context.default)
-        context = replace(context, compiled=defaults.load(host))
+        context = replace(context, compiled=Parameters(defaults.load(host)))
         others = _other_directories(context, settings)
     except AbsentError:
         return []
@@ -235,7 +235,7 @@ def _found(context: _Context, directory: str) -> str:
 
 def _layers(context: _Context, directory: str, settings: Mapping[str, str]) -> Parameters:
     """The parameters of an instance: main.cf, what follows from where it is, what is compiled in."""
-    return Parameters(settings, {"config_directory": directory, **sasl.LAYER}, context.compiled)
+    return context.compiled.overlaid(settings, {"config_directory": directory, **sasl.LAYER})
 
 
 def _validate(parameters: Parameters, settings: Mapping[str, str], compiled: Mapping[str, str]) -> None:
@@ -273,7 +273,9 @@ def _daemons(
     services = _master_cf(context.host.root, path)
     implied = compatibility_level(parameters.expanded("compatibility_level", "0")) < (1, 0, 0)
     # Most services have no parameters of their own and share one mapping, so that each value is expanded once.
-    personal = any("service_name" in value or "process_name" in value for value in settings.values())
+    # The debugger's command, which is no matter of the chroot, has such names in the main.cf that Postfix comes with.
+    values = [value for name, value in settings.items() if name != "debugger_command"]
+    personal = any("service_name" in value or "process_name" in value for value in values)
     daemon_directory = parameters.get("daemon_directory", "")
     tables: dict[tuple[int, str], Tables] = {}
     daemons = {}

@@ -175,20 +175,28 @@ class Parameters(Mapping[str, str]):
     def _changed(self, below: Parameters) -> set[str]:
         """The names whose values are, or hang on, what lies above the parameters below."""
         changed: set[str] = set()
-        pending = [name for layer in self._layers[: -len(below._layers)] for name in layer]
-        referrers = below._find_referrers()
+        pending = [*self._own()]
         while pending:
             name = pending.pop()
             if name not in changed:
                 changed.add(name)
-                pending += referrers.get(name, ())
+                pending += below.referring(name)
         return {name for name in changed if name in self}
 
-    def _find_referrers(self) -> dict[str, list[str]]:
-        """The parameters in whose values a name occurs."""
+    def _own(self) -> dict[str, None]:
+        """The names in the layers above the parameters below."""
+        layers = self._layers if self._below is None else self._above(self._below)
+        return {name: None for layer in layers for name in layer}
+
+    def _above(self, below: Parameters) -> tuple[Mapping[str, str], ...]:
+        return self._layers[: len(self._layers) - len(below._layers)]
+
+    def referring(self, name: str) -> list[str]:
+        """The parameters in whose values a name occurs, or in what they were below."""
         if self._referrers is None:
             self._referrers = {}
-            for name in self:
-                for used in _USED.findall(self.raw(name) or ""):
-                    self._referrers.setdefault(used, []).append(name)
-        return self._referrers
+            for own in self._own():
+                for used in _USED.findall(self.raw(own) or ""):
+                    self._referrers.setdefault(used, []).append(own)
+        below = [] if self._below is None else self._below.referring(name)
+        return [*self._referrers.get(name, ()), *below]

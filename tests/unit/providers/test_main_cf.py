@@ -230,9 +230,21 @@ LAYER = st.dictionaries(
 )
 
 
-@given(below=LAYER, above=LAYER)
-def test_all_items_are_what_one_gets_one_by_one(below: dict[str, str], above: dict[str, str]) -> None:
-    parameters = Parameters(below)
-    daemons = parameters.overlaid(above)
-    assert dict(parameters.items()) == {name: parameters[name] for name in parameters}
-    assert dict(daemons.items()) == {name: daemons[name] for name in daemons}
+@given(compiled=LAYER, own=LAYER, above=LAYER)
+def test_all_items_are_what_one_gets_one_by_one(
+    compiled: dict[str, str], own: dict[str, str], above: dict[str, str]
+) -> None:
+    defaults = Parameters(compiled)
+    instances = defaults.overlaid(own, {"g": "$a"})
+    daemons = instances.overlaid(above)
+    for parameters, layers in (
+        (defaults, [compiled]),
+        (instances, [own, {"g": "$a"}, compiled]),
+        (daemons, [above, own, {"g": "$a"}, compiled]),
+    ):
+        assert dict(parameters.items()) == {name: parameters[name] for name in parameters}
+        assert dict(parameters.items()) == dict(Parameters(*layers).items())
+
+
+def test_parameters_above_none() -> None:
+    assert dict(Parameters().overlaid({"a": "$b", "b": "x"}).items()) == {"a": "x", "b": "x"}

@@ -97,6 +97,20 @@ def test_the_default_instance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("main", "shared"),
+    [
+        ("", True),
+        ("debugger_command = PATH=/bin; ddd $daemon_directory/$process_name $process_id & sleep 5\n", True),
+        ("syslog_name = postfix/$service_name\n", False),
+    ],
+)
+def test_services_share_what_they_do_not_have_of_their_own(tmp_path: Path, main: str, shared: bool) -> None:
+    """The second is in the main.cf that Postfix comes with; to expand a thousand parameters for each service is dear."""
+    [instance] = found(tmp_path, {"/etc/postfix/main.cf": main})
+    assert (len({id(one.parameters) for one in instance.daemons}) == 1) == shared
+
+
+@pytest.mark.parametrize(
     ("main", "logs", "names"),
     [
         ("", ("/var/log/mail.log", "/var/log/maillog", "/var/log/mail"), ("postfix-out",)),
