@@ -105,7 +105,7 @@ def test_the_default_instance(tmp_path: Path) -> None:
     ],
 )
 def test_services_share_what_they_do_not_have_of_their_own(tmp_path: Path, main: str, shared: bool) -> None:
-    """The second is in the main.cf that Postfix comes with; to expand a thousand parameters for each service is dear."""
+    """The second is in the main.cf that Postfix comes with; a thousand parameters for each service are dear."""
     [instance] = found(tmp_path, {"/etc/postfix/main.cf": main})
     assert (len({id(one.parameters) for one in instance.daemons}) == 1) == shared
 
