@@ -7,44 +7,57 @@ alone says what is wrong with a command line. tests/unit/test_direct.py holds th
 
 from __future__ import annotations
 
-import getopt
-import os
 from collections.abc import Sequence
 from typing import Any
 
-SWITCHES = (
-    "--fix",
-    "--diff",
-    "--no-reload",
-    "--flush",
-    "--force",
-    "--strict",
-    "--probe",
-    "--no-dns",
-    "--trust-stat",
-    "--quiet",
-)
-VALUES = ("--root", "--config", "--rules", "--state", "--trigger", "--format")
-SECONDS = "--wait"
-SHORT = {"-q": "--quiet"}
-IN_FULL = {*SWITCHES, *VALUES, SECONDS, "--"}
-LONG = [one[2:] for one in SWITCHES] + [f"{one[2:]}=" for one in (*VALUES, SECONDS)]
+SWITCHES = {
+    "--fix": "fix",
+    "--diff": "diff",
+    "--no-reload": "no_reload",
+    "--flush": "flush",
+    "--force": "force",
+    "--strict": "strict",
+    "--probe": "probe",
+    "--no-dns": "no_dns",
+    "--trust-stat": "trust_stat",
+    "--quiet": "quiet",
+    "-q": "quiet",
+}
+VALUES = {
+    "--root": "root",
+    "--config": "config",
+    "--rules": "rules",
+    "--state": "state",
+    "--trigger": "trigger",
+    "--format": "format",
+    "--wait": "wait",
+}
+"""Options by the parameters of chrootsync.cli.check.check()."""
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The arguments of chrootsync.cli.check.check() that a command line asks for; None where typer has to read it."""
-    # getopt takes beginnings of long options for the whole, and with POSIXLY_CORRECT ends at the first name.
-    whole = (one.partition("=")[0] in IN_FULL for one in arguments[1:] if one.startswith("--"))
-    if arguments[:1] != ["check"] or not all(whole) or "POSIXLY_CORRECT" in os.environ:
+    """What a command line asks of chrootsync.cli.check.check(); None where typer has to read it."""
+    if arguments[:1] != ["check"]:
         return None
-    try:
-        options, names = getopt.gnu_getopt(arguments[1:], "q", LONG)
-    except getopt.GetoptError:
-        return None
+    names: list[str] = []
     asked: dict[str, Any] = {"names": names}
-    for option, value in options:
-        name = SHORT.get(option, option)
-        if name == SECONDS and not (value.isascii() and value.isdecimal()):
+    pending = iter(arguments[1:])
+    for one in pending:
+        option, equals, value = one.partition("=")
+        if one in SWITCHES:
+            asked[SWITCHES[one]] = True
+        elif option in VALUES:
+            asked[VALUES[option]] = value if equals else next(pending, None)
+        elif one == "--":
+            names += pending
+        elif one.startswith("-"):
             return None
-        asked[name[2:].replace("-", "_")] = name in SWITCHES or (float(value) if name == SECONDS else value)
-    return asked
+        else:
+            names.append(one)
+    return _with_seconds(asked) if None not in asked.values() else None
+
+
+def _with_seconds(asked: dict[str, Any]) -> dict[str, Any] | None:
+    """With ``wait`` as the number that it is; None where it is anything but plain seconds."""
+    wait = asked.get("wait", "0")
+    return {**asked, "wait": float(wait)} if wait.isascii() and wait.isdecimal() else None

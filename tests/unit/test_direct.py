@@ -101,18 +101,12 @@ def test_the_rest_is_left_to_typer(arguments: list[str]) -> None:
     assert direct.parse(arguments) is None
 
 
-def test_names_end_no_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Getopt would let them, for who asks for that."""
-    monkeypatch.setenv("POSIXLY_CORRECT", "1")
-    assert direct.parse(["check", "out", "--fix"]) is None
-
-
 def test_no_option_is_forgotten() -> None:
     """All that typer knows is read directly, or named here."""
     command: Any = typer.main.get_command(application(["check"]))
     options = {name for one in command.commands["check"].params for name in one.opts if name.startswith("-")}
     left = {"--report", "--verbose", "-v"}
-    assert options - left == {*direct.SWITCHES, *direct.VALUES, direct.SECONDS, *direct.SHORT}
+    assert options - left == {*direct.SWITCHES, *direct.VALUES}
 
 
 def test_both_readers_have_the_same_defaults() -> None:
