@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from chrootsync.inventory.ahead import read_ahead
 from chrootsync.inventory.conditions import Failing, Holding, Undecided, holding
 from chrootsync.inventory.facts import Facts
+from chrootsync.inventory.files import NO_TRUST
 from chrootsync.inventory.gather import gather
 from chrootsync.inventory.jail import INSTANCE_RULE, Jail, open_jails
-from chrootsync.inventory.state import NO_TRUST, Looker
+from chrootsync.inventory.state import Looker
 from chrootsync.model import Entry, Host, Instance, RuleSet, Trust
 
 __all__ = ["INSTANCE_RULE", "NO_TRUST", "Failing", "Holding", "Jail", "Undecided", "entries", "open_jails", "verdicts"]

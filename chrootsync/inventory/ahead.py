@@ -34,7 +34,7 @@ def _ask(root: Reader, batch: Sequence[Need], trust: Trust) -> None:
         return
     for need in files:
         try:
-            with closing(root.source(need.origin.source)) as source:
+            with closing(root.glance(need.origin.source)) as source:
                 size = None if source.state.identity is None else source.state.identity[2]
                 root.will_read(source)
                 for place in need.places[:PLACES]:
@@ -48,7 +48,7 @@ def _ask(root: Reader, batch: Sequence[Need], trust: Trust) -> None:
 def _has_to_wait(root: Reader, need: FileNeed, trust: Trust) -> bool:
     """Whether a file would have to be read, and is not in memory."""
     try:
-        with closing(root.source(need.origin.source)) as source:
+        with closing(root.glance(need.origin.source)) as source:
             place = need.places[0]
             return not trust.knows(source, place.jail.chroot.look(place.path)) and not root.is_at_hand(source)
     except PathError:

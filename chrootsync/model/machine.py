@@ -155,6 +155,13 @@ class Reader(Protocol):
         """Look at a host path, every link followed inside the root. Whoever got it closes it."""
         ...
 
+    def glance(self, path: str) -> Source:
+        """Look at a host path as ``source`` does, as cheaply as can be: nothing may be open until it is read.
+
+        What then is another file is a ReplacedError, and has to be looked at anew.
+        """
+        ...
+
     def state(self, path: str) -> State:
         """What is at a host path, every link followed inside the root."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from chrootsync.model import (
     AbsentError,
@@ -12,6 +13,7 @@ from chrootsync.model import (
     Identity,
     NotAFileError,
     PathError,
+    ReplacedError,
     State,
     UnreadableError,
 )
@@ -145,13 +147,37 @@ def _type_of(entry: os.DirEntry[str]) -> FileType | None:
         return None
 
 
+def open_named(walker: Walker, directory: Directory, name: str, seen: Identity, path: str) -> int:
+    """Open a name in a directory for reading, which is a regular file that was ``seen`` there before.
+
+    Only root can have changed the name, as whoever calls this has made sure; that it is still the same file is looked
+    at. A FIFO or a device in its place would be opened by root's own doing alone. Raises PathError.
+    """
+    opened = walker.opened(directory).fd
+    try:
+        fd = walker.pool.open(name, REOPEN | os.O_NOFOLLOW, opened)
+    except OSError as error:
+        raise failure(path, error) from None
+    try:
+        if inode(status_of(fd, path)) != seen[:2]:
+            raise UnreadableError(path, REPLACED)
+    except PathError:
+        os.close(fd)
+        raise
+    return fd
+
+
 class HostFile:
     """A place on the host side; its contents are opened when they are asked for."""
 
-    def __init__(self, place: Place, pool: Pool) -> None:
-        """Take over the descriptor of ``place``; ``pool`` makes room for opening it."""
+    def __init__(self, place: Place, pool: Pool, opener: Callable[[], int] | None = None) -> None:
+        """Take over the descriptor of ``place``; ``pool`` makes room for opening it.
+
+        Where that is -1, nothing holds the file until ``opener`` opens it.
+        """
         self._place = place
         self._pool = pool
+        self._opener = opener
         self._data: bytes | None = None
         self._opened: int | None = None
         self._readers: int | None = None
@@ -176,8 +202,18 @@ class HostFile:
         if self._opened is None:
             if self.state.type is not FileType.FILE:
                 raise NotAFileError(self.path, f"is a {self.state.type}, not a file")
-            self._opened = reopen(self._place.fd, self.path, self._pool)
+            if self._opener is None:
+                self._opened = reopen(self._place.fd, self.path, self._pool)
+            else:
+                self._opened = self._open_late(self._opener)
         return self._opened
+
+    def _open_late(self, opener: Callable[[], int]) -> int:
+        """Open what nothing has held so far: whatever is in the way of that may be new, and has to be looked at."""
+        try:
+            return opener()
+        except PathError as error:
+            raise ReplacedError(self.path, error.reason) from None
 
     def open(self) -> int:
         """A descriptor for reading that the caller closes. Raises UnreadableError."""
@@ -205,7 +241,8 @@ class HostFile:
 
     def close(self) -> None:
         """Close the descriptors."""
-        os.close(self._place.fd)
+        if self._opener is None:
+            os.close(self._place.fd)
         if self._opened is not None:
             os.close(self._opened)
 
@@ -232,28 +269,30 @@ class ChrootCopy:
 
     __slots__ = ("_directory", "_extended", "_name", "_outside", "_state", "_status", "_walker", "identity", "path")
 
-    def __init__(self, path: str, walker: Walker, directory: Directory | None, name: str, state: State | None) -> None:
-        """``directory`` is None where the way there ends early; it stays the walker's, which may have to reopen it."""
+    def __init__(
+        self,
+        path: str,
+        walker: Walker,
+        directory: Directory | None,
+        name: str,
+        state: State | None = None,
+        status: os.stat_result | None = None,
+        outside: str = "",
+    ) -> None:
+        """``directory`` is None where the way there ends early; it stays the walker's, which may have to reopen it.
+
+        A regular file has its ``status``, all else its ``state``; ``outside`` is the path of the chroot as this process
+        sees it.
+        """
         self.path = path
         self._walker = walker
         self._directory = directory
         self._name = name
         self._state = state
-        self._status: os.stat_result | None = None
-        self._outside = ""
+        self._status = status
+        self._outside = outside
         self._extended: tuple[str, ...] | None = None
-        self.identity: Identity | None = None
-
-    @classmethod
-    def of_file(
-        cls, path: str, walker: Walker, directory: Directory, name: str, status: os.stat_result, outside: str
-    ) -> ChrootCopy:
-        """A regular file with its status; ``outside`` is the path of the chroot as this process sees it."""
-        copy = cls(path, walker, directory, name, None)
-        copy._status = status
-        copy._outside = outside
-        copy.identity = contents.identity(status)
-        return copy
+        self.identity: Identity | None = None if status is None else contents.identity(status)
 
     @property
     def state(self) -> State | None:
@@ -273,27 +312,16 @@ class ChrootCopy:
         return self._extended or ()
 
     def open(self) -> int:
-        """Open the file for reading. Raises UnreadableError, AbsentError, UnsafeError.
+        """Open the file for reading; the walk has made sure that only root can change its name.
 
-        The name is opened once more: only root can have changed it, as the walk has made sure, and that it is still the
-        same file is looked at. A FIFO or a device in its place would be opened by root's own doing alone.
+        Raises UnreadableError, AbsentError, UnsafeError.
         """
         if self._directory is None or (self.identity is None and self._state is None):
             raise AbsentError(self.path, "does not exist")
         if self.identity is None:
             kind = None if self._state is None else self._state.type
             raise NotAFileError(self.path, f"is a {kind}, not a file")
-        directory = self._walker.opened(self._directory)
-        try:
-            fd = self._walker.pool.open(self._name, REOPEN | os.O_NOFOLLOW, directory.fd)
-        except OSError as error:
-            raise failure(self.path, error) from None
-        try:
-            if inode(status_of(fd, self.path)) != self.identity[:2]:
-                raise UnreadableError(self.path, REPLACED)
-        except PathError:
-            os.close(fd)
-            raise
+        fd = open_named(self._walker, self._directory, self._name, self.identity, self.path)
         if self._extended is None:
             self._extended = _told(fd)
         return fd

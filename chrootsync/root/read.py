@@ -19,10 +19,10 @@ from chrootsync.model import (
     UnsafeError,
 )
 from chrootsync.root import contents
-from chrootsync.root.files import ChrootCopy, HostFile, list_directory, state_of
+from chrootsync.root.files import ChrootCopy, HostFile, list_directory, open_named, state_of
 from chrootsync.root.policy import Policy, anything, inside, only_trusted, protected
 from chrootsync.root.pool import Directory, Pool, failure
-from chrootsync.root.walk import NO_NAMES, Walker, join, split, status_of
+from chrootsync.root.walk import NO_NAMES, Place, Walker, join, split, status_of
 
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
 
@@ -56,6 +56,7 @@ class WalkedChroot:
         self._anywhere: Walker | None = None
         self._mounts = mounts
         self._way = way
+        self._held: dict[str, bool] = {}  # asked for each file twice, and all files of a directory are alike
 
     def close(self) -> None:
         """Close every descriptor of the walks."""
@@ -68,10 +69,17 @@ class WalkedChroot:
 
         A link on the way that leads into the chroot is something else: it says so once it is resolved.
         """
-        if source.startswith(self._below):
+        directory = split(source)[0]
+        held = self._held.get(directory)
+        if held is None:
+            held = self._held[directory] = self._holds(directory)
+        return held
+
+    def _holds(self, directory: str) -> bool:
+        if f"{directory}/".startswith(self._below):
             return True
-        directory, inodes = self._way(split(source)[0])
-        return self.walker.inode in inodes and not f"{directory}/".startswith(self._below)
+        real, inodes = self._way(directory)
+        return self.walker.inode in inodes and not f"{real}/".startswith(self._below)
 
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links; None where it is missing."""
@@ -113,10 +121,10 @@ class WalkedChroot:
                 return ChrootCopy(path, self.walker, directory, ".", state_of(status_of(directory.fd, path)))
             directory = self.walker.visit(head)
         except AbsentError:
-            return ChrootCopy(path, self.walker, None, name, None)
+            return ChrootCopy(path, self.walker, None, name)
         found = self._status(directory, name)
         if isinstance(found, os.stat_result):
-            return ChrootCopy.of_file(path, self.walker, directory, name, found, self._outside)
+            return ChrootCopy(path, self.walker, directory, name, status=found, outside=self._outside)
         return ChrootCopy(path, self.walker, directory, name, found)
 
     def _status(self, directory: Directory, name: str) -> os.stat_result | State | None:
@@ -178,6 +186,28 @@ class Root:
     def source(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root."""
         return HostFile(self._host.place(path), self._pool)
+
+    def glance(self, path: str) -> Source:
+        """Look at a host path, every link followed inside the root; a regular file stays closed until it is read.
+
+        That is for directories that only root can change: elsewhere, what is opened is held from the first look on.
+        """
+        head, name = split(path)
+        if name in NO_NAMES:
+            return self.source(path)
+        walker = self._host
+        directory = walker.visit(head)
+        if directory.keeper not in self.owners:
+            return self.source(path)
+        try:
+            status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+        except (OSError, ValueError):
+            return self.source(path)  # which tells what is the matter
+        if not stat.S_ISREG(status.st_mode):
+            return self.source(path)
+        place = Place(-1, status, join(directory.path, name))
+        seen = contents.identity(status)
+        return HostFile(place, self._pool, lambda: open_named(walker, directory, name, seen, path))
 
     def state(self, path: str) -> State:
         """What is at a host path, every link followed inside the root."""
