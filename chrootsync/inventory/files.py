@@ -120,6 +120,7 @@ class FileLooker:
         drafts = [self._draft(source, place) for place in need.places]
         if need.origin.optional:
             drafts = [draft for draft in drafts if self._covered(draft)]
+        self._recognize(source, drafts)
         return self._compare(source, drafts) or drafts
 
     def _draft(self, source: Source, place: Place) -> _Draft:
@@ -139,7 +140,9 @@ class FileLooker:
             draft.problem = problem_of(error, place)
             return draft
         draft.copy = copy
-        draft.problem = _unfit(source, place.rule, copy) or inside(source, place) or _is_itself(source, copy)
+        if not source.state.size or place.rule.guard is not None:
+            draft.problem = _unfit(source, place.rule, copy)
+        draft.problem = draft.problem or inside(source, place) or _is_itself(source, copy)
         return draft
 
     def _compare(self, source: Source, drafts: Sequence[_Draft]) -> Problem | None:
@@ -147,7 +150,6 @@ class FileLooker:
 
         What is known to be in sync is not read. Gives what is wrong with the source. Raises ReplacedError.
         """
-        unknown = [draft for draft in drafts if not self._is_known(source, draft)]
         try:
             source.readers()
         except ReplacedError:
@@ -156,42 +158,46 @@ class FileLooker:
             return _unreadable(error)
         size = source.state.size if source.data is None else len(source.data)
         self._set_wanted(source, size, drafts)
-        alike = [draft for draft in unknown if draft.problem is None and _has_size(draft.copy, size)]
-        if not alike:
-            return None
-        results = self._root.same(source, [draft.copy for draft in alike if draft.copy is not None])
-        for draft, result in zip(alike, results, strict=True):
-            if isinstance(result, Problem):
-                draft.problem = result
-            else:
-                draft.same = result
+        alike: list[_Draft] = []
+        copies: list[Copy] = []
+        for draft in drafts:
+            copy = draft.copy
+            if copy is None or draft.problem is not None or draft.known or copy.identity is None:
+                continue
+            if copy.identity[2] == size:
+                alike.append(draft)
+                copies.append(copy)
+        if alike:
+            for draft, result in zip(alike, self._root.same(source, copies), strict=True):
+                if isinstance(result, Problem):
+                    draft.problem = result
+                else:
+                    draft.same = result
         return None
-
-    def _is_known(self, source: Source, draft: _Draft) -> bool:
-        """Whether a copy is known to be in sync; then neither side has to be opened."""
-        if draft.copy is None or draft.problem is not None or source.data is not None:
-            return False
-        if not self._trust.knows(source, draft.copy):
-            return False
-        draft.same = draft.known = True
-        source.vouch()
-        draft.copy.vouch()
-        return True
 
     def _set_wanted(self, source: Source, size: int | None, drafts: Sequence[_Draft]) -> None:
         """Put into each draft what is wanted there, which is the same for all places of a rule."""
-        wanted: dict[int, State | Problem] = {}
+        rule, want = None, None
         for draft in drafts:
             if draft.copy is None:
                 continue
-            rule = draft.place.rule
-            want = wanted.get(id(rule))
-            if want is None:
-                want = wanted[id(rule)] = self._want(source, size, rule)
+            if want is None or draft.place.rule is not rule:
+                rule = draft.place.rule
+                want = self._want(source, size, rule)
             if isinstance(want, Problem):
                 draft.problem = draft.problem or want
             else:
                 draft.want = want
+
+    def _recognize(self, source: Source, drafts: Sequence[_Draft]) -> None:
+        """Find the copies that are known to be in sync: where all are, neither side has to be opened."""
+        if self._trust is NO_TRUST or source.data is not None:
+            return
+        for draft in drafts:
+            if draft.copy is not None and draft.problem is None and self._trust.knows(source, draft.copy):
+                draft.same = draft.known = True
+                source.vouch()
+                draft.copy.vouch()
 
     def _want(self, source: Source, size: int | None, rule: Rule) -> State | Problem:
         numbers = self._owning.numbers(rule)
@@ -300,10 +306,6 @@ def _is_itself(source: Source, copy: Copy) -> Problem | None:
 
 def _readable_file(source: Source) -> bool:
     return source.state.type is FileType.FILE and bool((source.state.mode or 0) & 0o004)
-
-
-def _has_size(copy: Copy | None, size: int | None) -> bool:
-    return copy is not None and copy.identity is not None and copy.identity[2] == size
 
 
 def _unreadable(error: PathError) -> Problem:

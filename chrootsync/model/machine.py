@@ -43,11 +43,8 @@ class Source(Protocol):
 
     path: str
     state: State
-
-    @property
-    def data(self) -> bytes | None:
-        """Contents at hand, which stand for what is in the file."""
-        ...
+    data: bytes | None
+    """Contents at hand, which stand for what is in the file."""
 
     def contents(self, limit: int) -> bytes:
         """The file's contents. Raises UnreadableError, also where there is more than ``limit``."""

@@ -22,7 +22,7 @@ from chrootsync.root import contents
 from chrootsync.root.files import ChrootCopy, HostFile, list_directory, open_named, state_of
 from chrootsync.root.policy import Policy, anything, inside, only_trusted, protected
 from chrootsync.root.pool import Directory, Pool, failure
-from chrootsync.root.walk import NO_NAMES, Place, Walker, join, split, status_of
+from chrootsync.root.walk import NO_NAMES, Walker, join, split, status_of
 
 DIGEST_LIMIT = 256 << 20  # a checksum is for reports; a hostile sparse file must not keep a check busy for hours
 
@@ -122,32 +122,25 @@ class WalkedChroot:
             directory = self.walker.visit(head)
         except AbsentError:
             return ChrootCopy(path, self.walker, None, name)
-        found = self._status(directory, name)
-        if isinstance(found, os.stat_result):
-            return ChrootCopy(path, self.walker, directory, name, status=found, outside=self._outside)
-        return ChrootCopy(path, self.walker, directory, name, found)
-
-    def _status(self, directory: Directory, name: str) -> os.stat_result | State | None:
-        """The status of a regular file, the state of anything else."""
-        path = join(directory.path, name)
-        if path in self._mounts:
-            raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
+        if self._mounts and join(directory.path, name) in self._mounts:
+            reason = "something is mounted here; unmount it, a copy cannot replace a mount"
+            raise UnsafeError(join(directory.path, name), reason)
         try:
-            status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+            status = os.lstat(name, dir_fd=directory.fd)
             target = os.readlink(name, dir_fd=directory.fd) if stat.S_ISLNK(status.st_mode) else None
         except OSError as error:
-            problem = failure(path, error)
+            problem = failure(join(directory.path, name), error)
             if isinstance(problem, AbsentError):
-                return None
+                return ChrootCopy(path, self.walker, directory, name)
             raise problem from None
         except ValueError:  # a NUL byte
-            return None
+            return ChrootCopy(path, self.walker, directory, name)
         if not stat.S_ISREG(status.st_mode):
-            return state_of(status, target)
+            return ChrootCopy(path, self.walker, directory, name, state_of(status, target))
         if status.st_nlink > 1:
             reason = f"this file has {status.st_nlink} links, so that its contents are elsewhere too; remove it"
-            raise UnsafeError(path, f"{reason}, and check --fix makes a copy of its own")
-        return status
+            raise UnsafeError(join(directory.path, name), f"{reason}, and check --fix makes a copy of its own")
+        return ChrootCopy(path, self.walker, directory, name, status=status, outside=self._outside)
 
 
 class Root:
@@ -185,7 +178,7 @@ class Root:
 
     def source(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root."""
-        return HostFile(self._host.place(path), self._pool)
+        return HostFile.at(self._host.place(path), self._pool)
 
     def glance(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root; a regular file stays closed until it is read.
@@ -200,14 +193,13 @@ class Root:
         if directory.keeper not in self.owners:
             return self.source(path)
         try:
-            status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+            state = state_of(os.lstat(name, dir_fd=directory.fd))
         except (OSError, ValueError):
             return self.source(path)  # which tells what is the matter
-        if not stat.S_ISREG(status.st_mode):
+        if state.type is not FileType.FILE or state.identity is None:
             return self.source(path)
-        place = Place(-1, status, join(directory.path, name))
-        seen = contents.identity(status)
-        return HostFile(place, self._pool, lambda: open_named(walker, directory, name, seen, path))
+        real, seen = path if directory.path == head else join(directory.path, name), state.identity
+        return HostFile(real, state, self._pool, lambda: open_named(walker, directory, name, seen, path))
 
     def state(self, path: str) -> State:
         """What is at a host path, every link followed inside the root."""
@@ -223,7 +215,7 @@ class Root:
         return self._read(self._protected if self.live else self._host, path, 16 << 20)
 
     def _read(self, walker: Walker, path: str, limit: int) -> bytes:
-        found = HostFile(walker.place(path), self._pool)
+        found = HostFile.at(walker.place(path), self._pool)
         try:
             if walker is self._protected:
                 check_file(path, found.state, self.owners)
