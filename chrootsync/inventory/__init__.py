@@ -7,13 +7,13 @@ share a source, it is read once, and every copy is compared with it while its by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from chrootsync.inventory.ahead import read_ahead
 from chrootsync.inventory.conditions import Failing, Holding, Undecided, holding
 from chrootsync.inventory.facts import Facts
 from chrootsync.inventory.files import NO_TRUST
 from chrootsync.inventory.gather import gather
+from chrootsync.inventory.halves import look_at_all
 from chrootsync.inventory.jail import INSTANCE_RULE, Jail, open_jails
 from chrootsync.inventory.state import Looker
 from chrootsync.model import Entry, Host, Instance, RuleSet, Trust
@@ -28,7 +28,7 @@ def entries(
     *,
     keep_out: Sequence[str] = (),
     trust: Trust = NO_TRUST,
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     """Everything that the instances must hold, with what is there; instances that cannot be served as problems.
 
     ``keep_out`` are host paths that no chroot may contain or lie beneath. What ``trust`` knows to be in sync is not
@@ -46,8 +46,7 @@ def entries(
 def _entries_of(host: Host, jails: Sequence[Jail], rule_sets: Sequence[RuleSet], trust: Trust) -> Iterator[Entry]:
     facts = Facts(host)
     looker = Looker(host.root, trust)
-    for need in read_ahead(host.root, gather(jails, rule_sets, facts), trust):
-        yield from looker.look(need)
+    yield from look_at_all(host.root, gather(jails, rule_sets, facts), looker.look, trust)
 
 
 def verdicts(

@@ -41,6 +41,13 @@ class NoTrust:
     def learn(self, _source: Source, _copy: Copy) -> None:
         """Nothing is noted."""
 
+    def news(self) -> list[bytes]:
+        """Nothing was noted."""
+        return []
+
+    def believe(self, _news: Sequence[bytes]) -> None:
+        """Nothing is believed."""
+
 
 NO_TRUST = NoTrust()
 

@@ -182,6 +182,10 @@ class Reader(Protocol):
         """The host path without links."""
         ...
 
+    def note(self, path: str) -> None:
+        """Take it that a host path was looked at: another process has done so."""
+        ...
+
     def chroot(self, path: str) -> Chroot:
         """Walk to a chroot. Raises AbsentError, UnsafeError, UnreadableError."""
         ...
@@ -212,6 +216,14 @@ class Trust(Protocol):
 
     def learn(self, source: Source, copy: Copy) -> None:
         """Take note of a source and a copy that are in sync."""
+        ...
+
+    def news(self) -> list[bytes]:
+        """What stands for the pairs that were recognized or noted since this was asked last, from the first time on."""
+        ...
+
+    def believe(self, news: Sequence[bytes]) -> None:
+        """Take over what another process, which began with the same knowledge, has recognized or noted."""
         ...
 
 

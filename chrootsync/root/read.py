@@ -201,6 +201,9 @@ class Root:
         real, seen = path if directory.path == head else join(directory.path, name), state.identity
         return HostFile(real, state, self._pool, lambda: open_named(walker, directory, name, seen, path))
 
+    def note(self, _path: str) -> None:
+        """Another process has looked at a host path: that is of no account here."""
+
     def state(self, path: str) -> State:
         """What is at a host path, every link followed inside the root."""
         with closing(self.source(path)) as found:
