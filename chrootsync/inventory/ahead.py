@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import TypeVar
 
 from chrootsync.inventory.needs import FileNeed, Need
 from chrootsync.model import PathError, Reader, Trust
+
+N = TypeVar("N", bound=Need)
 
 BATCH = 16  # needs; more gain nothing, and what is read too early may be gone again
 PLACES = 4  # of each need; of a source with a hundred copies, asking for the others measured no gain
 
 
-def read_ahead(root: Reader, needs: Iterable[Need], trust: Trust) -> Iterator[Need]:
+def read_ahead(root: Reader, needs: Iterable[N], trust: Trust) -> Iterator[N]:
     """The same needs; their files are on the way where they have to be waited for."""
-    batch: list[Need] = []
+    batch: list[N] = []
     for need in needs:
         batch.append(need)
         if len(batch) == BATCH:

@@ -65,7 +65,7 @@ def look_at_all(root: Reader, needs: Iterator[Need], look: Look, trust: Trust) -
     try:
         for number, block in enumerate(blocks):
             if number % 2:
-                yield from _heard(root, block, _hear(other))
+                yield from _heard(root, block, look, _hear(other))
             else:
                 for need in read_ahead(root, block, trust):
                     yield from look(need)
@@ -75,7 +75,7 @@ def look_at_all(root: Reader, needs: Iterator[Need], look: Look, trust: Trust) -
 
 
 def _first(needs: Iterator[Need]) -> Iterator[Need]:
-    """As many needs as one process looks at by itself; what is behind them are files alone."""
+    """As many needs as one process looks at by itself; behind them there are hardly any but files."""
     pairs = 0
     for need in needs:
         yield need
@@ -176,7 +176,8 @@ def _tell(root: Reader, blocks: Iterator[list[Need]], look: Look, trust: Trust, 
     trust.news()
     for number, block in enumerate(blocks):
         if number % 2:
-            _say(told, [_packed(need, look(need)) for need in read_ahead(root, block, trust)])
+            files = (need for need in block if isinstance(need, FileNeed))
+            _say(told, [_packed(need, look(need)) for need in read_ahead(root, files, trust)])
     _say(told, trust.news())
 
 
@@ -191,29 +192,29 @@ def _hear(other: _Other) -> Any:
     size = int.from_bytes(other.told.read(8), "little")
     data = other.told.read(size)
     if not size or len(data) < size:
-        reason = "the process that compared every other block of files was ended before it was done"
-        raise ChrootsyncError(f"{reason}; nothing can be said of these files: check once more")
+        raise ChrootsyncError("half of the files were not compared: the process that did so was ended; check once more")
     what = marshal.loads(data)  # noqa: S302 -- from a copy of this very process
     if isinstance(what, str):
         raise RuntimeError(what)  # noqa: TRY004 -- the trace of a bug
     return what
 
 
-def _heard(root: Reader, block: Sequence[Need], told: Sequence[Any]) -> Iterator[Entry]:
-    """The entries of a block that the other process has looked at."""
-    for need, packed in zip(block, told, strict=True):
+def _heard(root: Reader, block: Sequence[Need], look: Look, told: Sequence[Any]) -> Iterator[Entry]:
+    """The entries of a block whose files the other process has looked at."""
+    heard = iter(told)
+    for need in block:
         if isinstance(need, FileNeed):
             root.note(need.origin.source)
-            yield from _unpacked(need, packed)
+            yield from _unpacked(need, next(heard))
+        else:
+            yield from look(need)
 
 
-def _packed(need: Need, entries: Sequence[Entry]) -> list[object]:
+def _packed(need: FileNeed, entries: Sequence[Entry]) -> list[object]:
     """What was found of a need, beside what the need itself tells: for each entry its place, and what is there.
 
     What is wanted is the same of many places: then it is told once.
     """
-    if not isinstance(need, FileNeed):
-        raise TypeError(f"a {type(need).__name__} is looked at before there are two processes")
     packed: list[object] = []
     places = enumerate(need.places)
     before: State | None = None
