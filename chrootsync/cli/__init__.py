@@ -102,6 +102,7 @@ def main() -> None:
     try:
         app = application(sys.argv[1:])
         gc.freeze()
+        gc.set_threshold(50_000)  # a hundred thousand needs are no garbage; to look at them anew costs a twentieth
         gc.enable()  # __main__ says why it was not
         status = app(standalone_mode=False, prog_name="chrootsync")
         sys.stdout.flush()

@@ -35,6 +35,7 @@ Look = Callable[[Need], Sequence[Entry]]
 
 _AGAIN = True  # what is wanted is what was wanted of the place before
 _TYPES = {kind.value: kind for kind in FileType}
+_PLAIN = attrgetter("mode", "uid", "gid", "size", "identity")
 _FIELDS = attrgetter(
     *("type.value", "mode", "uid", "gid", "size", "sha256", "target", "device", "identity", "extended", "mtime")
 )
@@ -216,10 +217,11 @@ def _packed(need: FileNeed, entries: Sequence[Entry]) -> list[object]:
     What is wanted is the same of many places: then it is told once.
     """
     packed: list[object] = []
+    whole = len(entries) == len(need.places)
     places = enumerate(need.places)
     before: State | None = None
-    for entry in entries:
-        number = next(at for at, place in places if _is_at(entry, place))
+    for index, entry in enumerate(entries):
+        number = index if whole else next(at for at, place in places if _is_at(entry, place))
         want = _AGAIN if entry.want is not None and entry.want is before else _flat(entry.want)
         before = entry.want
         problem = None if entry.problem is None else (entry.problem.kind.value, entry.problem.reason)
@@ -231,8 +233,13 @@ def _is_at(entry: Entry, place: Place) -> bool:
     return entry.instance is place.jail.instance and entry.path == place.path
 
 
-def _flat(state: State | None) -> tuple[object, ...] | None:
-    return None if state is None else _FIELDS(state)
+def _flat(state: State | None) -> Any:
+    """A state as it can be sent; of a file that has nothing to it, as most are, what all files have."""
+    if state is None:
+        return None
+    if state.type is FileType.FILE and state.sha256 is None and not state.extended and state.mtime is None:
+        return _PLAIN(state)
+    return _FIELDS(state)
 
 
 def _unpacked(need: FileNeed, packed: Sequence[Any]) -> Iterator[Entry]:
@@ -261,6 +268,9 @@ def _unpacked(need: FileNeed, packed: Sequence[Any]) -> Iterator[Entry]:
 def _round(flat: Any) -> State | None:
     if flat is None:
         return None
+    if len(flat) == 5:
+        mode, uid, gid, size, identity = flat
+        return State(type=FileType.FILE, mode=mode, uid=uid, gid=gid, size=size, identity=identity)
     kind, mode, uid, gid, size, sha256, target, device, identity, extended, mtime = flat
     return State(
         type=_TYPES[kind],

@@ -139,10 +139,10 @@ def list_directory(directory: Directory, pool: Pool) -> list[tuple[str, FileType
 
 def _type_of(entry: os.DirEntry[str]) -> FileType | None:
     """The type of a directory entry; None where it is gone again."""
-    if entry.is_symlink():
-        return FileType.LINK
     if entry.is_file(follow_symlinks=False):
         return FileType.FILE
+    if entry.is_symlink():
+        return FileType.LINK
     if entry.is_dir(follow_symlinks=False):
         return FileType.DIRECTORY
     try:

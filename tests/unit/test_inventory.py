@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -763,6 +763,9 @@ def test_a_source_that_is_replaced_between_two_looks_is_looked_at_anew(
     tree: Path, times: int, guard: Guard | None
 ) -> None:
     grow(tree, {"/jail/one/etc/services": b"smtp 25/tcp\n"})
-    with task(tree, [rule(files=("/etc/services",), guard=guard)], [instance()]) as (work, _):
-        found = check(replace(work, host=replace(work.host, root=Replacing(tree, times))))
+    with (
+        task(tree, [rule(files=("/etc/services",), guard=guard)], [instance()]) as (work, _),
+        closing(Replacing(tree, times)) as root,
+    ):
+        found = check(replace(work, host=replace(work.host, root=root)))
     assert kinds(found) == {}
