@@ -111,7 +111,7 @@ class FileLooker:
         try:
             if need.origin.filtered:
                 accounts.hide_passwords(source)
-            elif any(place.rule.guard is not None for place in need.places):
+            elif _is_guarded(need.places):
                 source.stand_in(source.contents(GUARDED_LIMIT))
         except ReplacedError:
             raise
@@ -124,13 +124,13 @@ class FileLooker:
         problem = self._prepare(source, need)
         if problem is not None:
             return problem
-        drafts = [self._draft(source, place) for place in need.places]
+        drafts = [self._draft(source, place, need.origin) for place in need.places]
         if need.origin.optional:
             drafts = [draft for draft in drafts if self._covered(draft)]
         self._recognize(source, drafts)
         return self._compare(source, drafts) or drafts
 
-    def _draft(self, source: Source, place: Place) -> _Draft:
+    def _draft(self, source: Source, place: Place, origin: Origin) -> _Draft:
         """What is there, and what speaks against comparing it."""
         chroot, draft = place.jail.chroot, _Draft(place)
         try:
@@ -149,7 +149,9 @@ class FileLooker:
         draft.copy = copy
         if not source.state.size or place.rule.guard is not None:
             draft.problem = _unfit(source, place.rule, copy)
-        draft.problem = draft.problem or inside(source, place) or _is_itself(source, copy)
+        if origin.optional or source.path != origin.source:  # else the rule would not have asked for it
+            draft.problem = draft.problem or inside(source, place)
+        draft.problem = draft.problem or _is_itself(source, copy)
         return draft
 
     def _compare(self, source: Source, drafts: Sequence[_Draft]) -> Problem | None:
@@ -296,6 +298,13 @@ def copy_mode(source: Source, mode: int | None, uid: int, gid: int) -> int:
     if uid not in (0, source.state.uid):
         wanted &= ~0o700 | others << 6
     return wanted & 0o755
+
+
+def _is_guarded(places: Sequence[Place]) -> bool:
+    for place in places:  # noqa: SIM110 -- a generator takes three times as long, and most needs have one place
+        if place.rule.guard is not None:
+            return True
+    return False
 
 
 def _bad_source(need: FileNeed, problem: Problem) -> list[Entry]:

@@ -37,7 +37,7 @@ JAILS = ("one", "two", "three")
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few pairs are much already, and there are two processors."""
-    monkeypatch.setattr(halves, "ALONE", 5)
+    monkeypatch.setattr(inventory, "ALONE", 5)
     monkeypatch.setattr(halves, "BLOCK", 7)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
 
@@ -135,7 +135,7 @@ def no_process(*_arguments: object) -> int:
 
 
 def test_little_needs_no_second_process(tree: Path, monkeypatch: pytest.MonkeyPatch, forks: list[int]) -> None:
-    monkeypatch.setattr(halves, "ALONE", 3 * len(NAMES) + 6)
+    monkeypatch.setattr(inventory, "ALONE", 3 * len(NAMES) + 6)
     found(tree)
     assert forks == []
 
