@@ -14,6 +14,7 @@ import marshal
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
@@ -88,7 +89,8 @@ def _blocks(needs: Iterable[Need]) -> Iterator[list[Need]]:
 def _fork(work: Callable[[IO[bytes]], None]) -> _Other | None:
     """Have another process do some work; None where there would be nothing to gain by it, or there can be none.
 
-    A process with threads is not forked: what they hold locked would stay so.
+    A process with threads is not forked: what they hold locked would stay so. A daemon does not count: it shows how far
+    the run is, and holds nothing that is needed here.
     """
     if len(os.sched_getaffinity(0)) < 2 or _has_threads():
         return None
@@ -103,7 +105,9 @@ def _fork(work: Callable[[IO[bytes]], None]) -> _Other | None:
     # Until the other one has handlers of its own, a signal would end the run there as it does here.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which were thought of
+            pid = os.fork()
         if not pid:
             _work(work, reading, writing)
     except OSError:
@@ -117,7 +121,9 @@ def _fork(work: Callable[[IO[bytes]], None]) -> _Other | None:
 
 def _has_threads() -> bool:
     threading = sys.modules.get("threading")
-    return threading is not None and threading.active_count() > 1
+    if threading is None:
+        return False
+    return any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread())
 
 
 def _work(work: Callable[[IO[bytes]], None], reading: int, writing: int) -> NoReturn:

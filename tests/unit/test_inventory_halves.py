@@ -140,16 +140,17 @@ def test_little_needs_no_second_process(tree: Path, monkeypatch: pytest.MonkeyPa
     assert forks == []
 
 
-def test_a_process_with_threads_is_not_forked(tree: Path, forks: list[int]) -> None:
+@pytest.mark.parametrize("shows_progress", [True, False])
+def test_a_process_with_threads_is_not_forked(tree: Path, forks: list[int], shows_progress: bool) -> None:
     end = threading.Event()
-    thread = threading.Thread(target=end.wait)
+    thread = threading.Thread(target=end.wait, daemon=shows_progress)
     thread.start()
     try:
         found(tree)
     finally:
         end.set()
         thread.join()
-    assert forks == []
+    assert len(forks) == shows_progress
 
 
 @pytest.mark.parametrize("call", ["fork", "pipe2"])
