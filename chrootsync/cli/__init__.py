@@ -22,7 +22,13 @@ def main() -> None:
     else:
         from chrootsync.cli.check import check
 
-        gc.freeze()
-        gc.enable()  # __main__ says why it was not
+        look_for_garbage()
         status = check(**asked)
     sys.exit(status)
+
+
+def look_for_garbage() -> None:
+    """Begin to, now that all is loaded; __main__ says why it was not done before."""
+    gc.freeze()
+    gc.set_threshold(50_000)  # a hundred thousand needs are no garbage; to look at them anew costs a twentieth
+    gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from chrootsync import __version__
-from chrootsync.cli import streams
+from chrootsync.cli import look_for_garbage, streams
 from chrootsync.cli.guard import tell_usage
 from chrootsync.model import Code
 
@@ -103,8 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     """Do what the arguments ask for; what is wrong with them is one sentence, as every other error. The exit status."""
     try:
         app = application(arguments)
-        gc.freeze()
-        gc.enable()  # __main__ says why it was not
+        look_for_garbage()
         status: int = app(args=[*arguments], standalone_mode=False, prog_name="chrootsync")
         sys.stdout.flush()
     except UsageError as error:

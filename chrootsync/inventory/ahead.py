@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import TypeVar
 
 from chrootsync.inventory.needs import FileNeed, Need
 from chrootsync.model import PathError, Reader, Trust
+
+N = TypeVar("N", bound=Need)
 
 BATCH = 16  # needs; more gain nothing, and what is read too early may be gone again
 PLACES = 4  # of each need; of a source with a hundred copies, asking for the others measured no gain
 
 
-def read_ahead(root: Reader, needs: Iterable[Need], trust: Trust) -> Iterator[Need]:
+def read_ahead(root: Reader, needs: Iterable[N], trust: Trust) -> Iterator[N]:
     """The same needs; their files are on the way where they have to be waited for."""
-    batch: list[Need] = []
+    batch: list[N] = []
     for need in needs:
         batch.append(need)
         if len(batch) == BATCH:
@@ -34,7 +37,7 @@ def _ask(root: Reader, batch: Sequence[Need], trust: Trust) -> None:
         return
     for need in files:
         try:
-            with closing(root.source(need.origin.source)) as source:
+            with closing(root.glance(need.origin.source)) as source:
                 size = None if source.state.identity is None else source.state.identity[2]
                 root.will_read(source)
                 for place in need.places[:PLACES]:
@@ -48,7 +51,7 @@ def _ask(root: Reader, batch: Sequence[Need], trust: Trust) -> None:
 def _has_to_wait(root: Reader, need: FileNeed, trust: Trust) -> bool:
     """Whether a file would have to be read, and is not in memory."""
     try:
-        with closing(root.source(need.origin.source)) as source:
+        with closing(root.glance(need.origin.source)) as source:
             place = need.places[0]
             return not trust.knows(source, place.jail.chroot.look(place.path)) and not root.is_at_hand(source)
     except PathError:

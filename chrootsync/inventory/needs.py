@@ -9,6 +9,7 @@ from chrootsync.inventory.conditions import Holding
 from chrootsync.inventory.jail import Jail
 from chrootsync.model import (
     NO_EVIDENCE,
+    Entry,
     Evidence,
     FileType,
     Kind,
@@ -16,6 +17,7 @@ from chrootsync.model import (
     Problem,
     Rule,
     Severity,
+    Source,
     State,
     UnsafeError,
 )
@@ -188,3 +190,31 @@ def problem_of(error: PathError, place: Place) -> Problem:
     own = error.path == place.path
     whole = f"{place.jail.chroot.path.rstrip('/')}{error.path}"
     return Problem(kind=kind, reason=error.reason if own else f"{whole}: {error.reason}")
+
+
+def entry_at(place: Place, source: str | None, problem: Problem | None = None) -> Entry:
+    """The entry of a place, before anything was looked at."""
+    return Entry(
+        instance=place.jail.instance,
+        rule=place.rule,
+        path=place.path,
+        source=source,
+        because=place.because,
+        severity=place.severity,
+        problem=problem,
+        evidence=place.evidence,
+    )
+
+
+def inside(source: Source, place: Place) -> Problem | None:
+    """What is wrong with a source that lies in the chroot itself."""
+    if not place.jail.chroot.holds(source.path):
+        return None
+    reason = f"the source {source.path} lies inside the chroot itself, so that a copy would overwrite it"
+    return Problem(kind=Kind.UNSAFE, reason=f"{reason}; put the original outside")
+
+
+def occupied(want: FileType) -> Problem:
+    """What is wrong with a place where a directory stands that cannot be replaced."""
+    reason = f"a directory that is not empty stands where a {want} should; move it away"
+    return Problem(kind=Kind.TYPE, reason=reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from chrootsync.inventory.conditions import Holding
 from chrootsync.inventory.facts import Facts
@@ -86,6 +86,24 @@ def add_file(basket: Basket, held: Holding, path: str, origin: Origin, because: 
         basket.add_file(place, origin)
 
 
+def _add_all(basket: Basket, held: Holding, beginning: str, names: Sequence[str]) -> None:
+    """As ``add_file`` for each name of a directory: what is the same for all of them is asked once."""
+    first = beginning + names[0]
+    if basket.jail.chroot.holds(first):
+        add_file(basket, held, first, Origin(source=first))
+        return
+    try:
+        inside = basket.jail.canonical(first).removesuffix(names[0])
+    except PathError as error:
+        basket.bar(held, error, f"leads to {first}")
+        return
+    for name in names:
+        source = beginning + name
+        path = source if inside == beginning else inside + name
+        if basket.jail.claim(path):
+            basket.add_file(basket.place(held, path, held.because), Origin(source))
+
+
 def _add_libraries(basket: Basket, held: Holding, needed: LibrarySet) -> None:
     for library in needed.libraries:
         because = replace(held, evidence=replace(held.evidence, chain=library.chain))
@@ -136,8 +154,8 @@ def _add_files(basket: Basket, held: Holding, directory: str, facts: Facts) -> N
         listed.add(listing.real)
         beginning = f"{path.rstrip('/')}/"
         names = [name for name in listing.files if pattern is None or pattern.fullmatch(name)]
-        for name in names:
-            add_file(basket, held, beginning + name, Origin(source=beginning + name))
+        if names:
+            _add_all(basket, held, beginning, names)
         if pattern is None:
             pending += [beginning + name for name in listing.directories]
         if held.rule.mirror:

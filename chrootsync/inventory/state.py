@@ -1,61 +1,16 @@
-"""Looks at what is wanted and at what is there, one source at a time."""
+"""Looks at what is wanted and at what is there, one need at a time."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import assert_never
 
-from chrootsync import accounts, compare
-from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Origin, Place, ProblemNeed, SurplusNeed, problem_of
-from chrootsync.model import (
-    AbsentError,
-    Chroot,
-    Copy,
-    Entry,
-    FileType,
-    Kind,
-    PathError,
-    Problem,
-    Reader,
-    Rule,
-    Source,
-    State,
-    Trust,
-    UnsafeError,
-)
-from chrootsync.model.frozen import record, replace
-
-GUARDED_LIMIT = 1 << 20  # bytes of a source whose guard wants to see all of it
-
-
-@record
-class _Draft:
-    """What becomes an entry, as far as it is established: its copy to read, and the link that led to it, if any."""
-
-    place: Place
-    copy: Copy | None = None
-    link: State | None = None
-    same: bool | None = None
-    problem: Problem | None = None
-    want: State | None = None
-    known: bool = False
-
-
-class NoTrust:
-    """Knows of no pair that it is in sync: then bytes are compared."""
-
-    def knows(self, _source: Source, _copy: Copy) -> bool:
-        """Nothing is known."""
-        return False
-
-    def learn(self, _source: Source, _copy: Copy) -> None:
-        """Nothing is noted."""
-
-
-NO_TRUST = NoTrust()
+from chrootsync.inventory.files import FileLooker
+from chrootsync.inventory.needs import FileNeed, Need, NodeNeed, Place, ProblemNeed, SurplusNeed, entry_at, problem_of
+from chrootsync.inventory.nodes import NodeLooker
+from chrootsync.inventory.owning import Owning
+from chrootsync.model import Entry, FileType, PathError, Reader, Trust
+from chrootsync.model.frozen import replace
 
 
 class Looker:
@@ -63,392 +18,33 @@ class Looker:
 
     def __init__(self, root: Reader, trust: Trust) -> None:
         """Look through ``root``; what ``trust`` knows to be in sync is not read."""
+        owning = Owning(root)
         self._root = root
-        self._own = max(root.owners)
-        self._trust = trust
+        self._files = FileLooker(root, trust, owning)
+        self._nodes = NodeLooker(root, owning)
 
-    def look(self, need: Need) -> Iterator[Entry]:
+    def look(self, need: Need) -> Sequence[Entry]:
         """The entries of one need."""
+        if isinstance(need, FileNeed):  # as most are
+            return self._files.look(need)
         match need:
             case ProblemNeed():
-                yield self._entry(need.place, None, problem=need.problem)
+                return [entry_at(need.place, None, need.problem)]
             case NodeNeed():
-                yield replace(self._node(need.place, need.want), advice=need.advice)
+                return [self._nodes.look(need)]
             case SurplusNeed():
-                yield from self._surplus(need.place)
-            case FileNeed():
-                yield from self._files(need)
+                return [self._surplus(need.place)]
             case _:
                 assert_never(need)
 
-    def _entry(self, place: Place, source: str | None, *, problem: Problem | None = None) -> Entry:
-        return Entry(
-            instance=place.jail.instance,
-            rule=place.rule,
-            path=place.path,
-            source=source,
-            because=place.because,
-            severity=place.severity,
-            problem=problem,
-            evidence=place.evidence,
-        )
-
-    # --- Directories, devices, links, sockets ---
-
-    def _node(self, place: Place, want: State) -> Entry:
-        entry = self._entry(place, None)
-        if want.type is FileType.SOCKET:
-            return self._socket(entry, place, want)
-        try:
-            have = place.jail.chroot.look(place.path).state
-            occupied = have is not None and have.type is FileType.DIRECTORY and want.type is not FileType.DIRECTORY
-            if occupied and place.jail.chroot.names(place.path):
-                return replace(entry, problem=_occupied(want.type))
-        except PathError as error:
-            return replace(entry, problem=problem_of(error, place))
-        whole = self._node_want(place, want)
-        if isinstance(whole, Problem):
-            return replace(entry, problem=whole)
-        return replace(entry, want=self._owned(whole, have), have=have)
-
-    def _socket(self, entry: Entry, place: Place, want: State) -> Entry:
-        """A socket, or what stands in its place; where only others than root could have laid the way, nothing does."""
-        chroot = place.jail.chroot
-        try:
-            if chroot.has_socket(place.path):
-                return replace(entry, want=want, have=want)
-            have = chroot.look(place.path).state
-        except UnsafeError:
-            have = None
-        except PathError as error:
-            return replace(entry, problem=problem_of(error, place))
-        return replace(entry, want=want, have=have)
-
-    def _node_want(self, place: Place, want: State) -> State | Problem:
-        """What is wanted of a node in full: the rule's owner and group, a directory's mode as the host has it."""
-        numbers = self._numbers(place.rule)
-        if isinstance(numbers, Problem):
-            return numbers
-        if want.type is FileType.DIRECTORY:
-            return self._directory_want(place, want, numbers[1])
-        # A link's mode and group mean nothing (symlink(7)); its owner tells whether it may be followed.
-        return replace(want, uid=numbers[0], gid=None if want.type is FileType.LINK else numbers[1])
-
-    def _directory_want(self, place: Place, want: State, gid: int) -> State | Problem:
-        """A directory as the host has it, without write for others; the rule's group where the host's has that too."""
-        usual = replace(want, mode=0o755, uid=0, gid=0)
-        try:
-            source = self._root.source(place.path)
-        except PathError:
-            return usual
-        try:
-            if source.state.type is not FileType.DIRECTORY:
-                return usual
-            mode = (source.state.mode or 0) & 0o755
-            return self._inside(source, place) or replace(usual, mode=mode, gid=gid if gid == source.state.gid else 0)
-        finally:
-            source.close()
-
-    def _owned(self, want: State, have: State | None) -> State:
-        """Who runs this counts as root, as for the walk: where that is not root, nothing can be given to root."""
-        own = self._own
-        if own == 0:
-            return want
-        uid = have.uid if have is not None and have.uid in self._root.owners else own
-        return replace(want, uid=uid if want.uid == 0 else want.uid, gid=None if want.gid == 0 else want.gid)
-
-    # --- What should not be there ---
-
-    def _surplus(self, place: Place) -> Iterator[Entry]:
-        entry = replace(self._entry(place, None), surplus=True)
+    def _surplus(self, place: Place) -> Entry:
+        """What should not be there."""
+        entry = replace(entry_at(place, None), surplus=True)
         try:
             copy = place.jail.chroot.look(place.path)
         except PathError as error:
-            yield replace(entry, problem=problem_of(error, place))
-            return
+            return replace(entry, problem=problem_of(error, place))
         have = copy.state
         if have is not None and have.type is FileType.FILE and (have.mode or 0) & 0o004:
             have = replace(have, sha256=self._root.sha256(copy))
-        yield replace(entry, have=have)
-
-    # --- Files ---
-
-    def _files(self, need: FileNeed) -> Iterator[Entry]:
-        try:
-            source = self._root.source(need.origin.source)
-        except AbsentError as error:
-            if not need.origin.optional:
-                yield from self._bad_source(need, Problem(kind=Kind.BAD_SOURCE, reason=f"the source {error.reason}"))
-            return
-        except PathError as error:
-            yield from self._bad_source(
-                need, Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be seen: {error}")
-            )
-            return
-        try:
-            if need.origin.optional and not _readable_file(source):
-                return
-            drafts = self._drafts(source, need)
-            if isinstance(drafts, Problem):
-                yield from self._bad_source(need, drafts)
-                return
-            for draft in drafts:
-                yield self._finished(draft, source, need.origin)
-        finally:
-            source.close()
-
-    def _bad_source(self, need: FileNeed, problem: Problem) -> Iterator[Entry]:
-        for place in need.places:
-            yield self._entry(place, need.origin.source, problem=problem)
-
-    def _prepare(self, source: Source, need: FileNeed) -> Problem | None:
-        """Make a source ready for comparing: what is wrong with it as such, whoever needs it."""
-        if source.state.type is not FileType.FILE:
-            return Problem(kind=Kind.BAD_SOURCE, reason=f"the source is a {source.state.type}, not a file")
-        try:
-            if need.origin.filtered:
-                accounts.hide_passwords(source)
-            elif any(place.rule.guard is not None for place in need.places):
-                source.stand_in(source.contents(GUARDED_LIMIT))
-        except PathError as error:
-            return _unreadable(error)
-        return None
-
-    def _drafts(self, source: Source, need: FileNeed) -> list[_Draft] | Problem:
-        """What is at all places, compared; or what is wrong with the source."""
-        problem = self._prepare(source, need)
-        if problem is not None:
-            return problem
-        drafts = [self._draft(source, place) for place in need.places]
-        if need.origin.optional:
-            drafts = [draft for draft in drafts if self._covered(draft)]
-        return self._compare(source, drafts) or drafts
-
-    def _draft(self, source: Source, place: Place) -> _Draft:
-        """What is there, and what speaks against comparing it."""
-        chroot, draft = place.jail.chroot, _Draft(place=place)
-        try:
-            copy = chroot.look(place.path)
-            there = copy.state if copy.identity is None else None
-            if there is not None:
-                beside = self._beside(chroot, copy)
-                if beside is not None:
-                    draft.link, copy = there, beside
-                elif there.type is FileType.DIRECTORY and chroot.names(place.path):
-                    draft.problem = _occupied(FileType.FILE)
-                    return draft
-        except PathError as error:
-            draft.problem = problem_of(error, place)
-            return draft
-        draft.copy = copy
-        draft.problem = _unfit(source, place.rule, copy) or self._inside(source, place) or _is_itself(source, copy)
-        return draft
-
-    def _compare(self, source: Source, drafts: Sequence[_Draft]) -> Problem | None:
-        """What is wanted, and whether contents are the same where sizes are: all of them are compared in one reading.
-
-        What is known to be in sync is not read. Gives what is wrong with the source.
-        """
-        unknown = [draft for draft in drafts if not self._is_known(source, draft)]
-        try:
-            source.readers()
-        except PathError as error:
-            return _unreadable(error)
-        size = source.state.size if source.data is None else len(source.data)
-        self._set_wanted(source, size, drafts)
-        alike = [(draft, draft.copy) for draft in unknown if draft.problem is None and _has_size(draft.copy, size)]
-        if not alike:
-            return None
-        results = self._root.same(source, [copy for _, copy in alike if copy is not None])
-        for (draft, _), result in zip(alike, results, strict=True):
-            if isinstance(result, Problem):
-                draft.problem = result
-            else:
-                draft.same = result
-        return None
-
-    def _is_known(self, source: Source, draft: _Draft) -> bool:
-        """Whether a copy is known to be in sync; then neither side has to be opened."""
-        if draft.copy is None or draft.problem is not None or source.data is not None:
-            return False
-        if not self._trust.knows(source, draft.copy):
-            return False
-        draft.same = draft.known = True
-        source.vouch()
-        draft.copy.vouch()
-        return True
-
-    def _set_wanted(self, source: Source, size: int | None, drafts: Sequence[_Draft]) -> None:
-        """Put into each draft what is wanted there, which is the same for all places of a rule."""
-        wanted: dict[int, State | Problem] = {}
-        for draft in drafts:
-            if draft.copy is None:
-                continue
-            rule = draft.place.rule
-            want = wanted.get(id(rule))
-            if want is None:
-                want = wanted[id(rule)] = self._want(source, size, rule)
-            if isinstance(want, Problem):
-                draft.problem = draft.problem or want
-            else:
-                draft.want = want
-
-    def _finished(self, draft: _Draft, source: Source, origin: Origin) -> Entry:
-        """The entry that a draft has become, with the checksums of what drifted."""
-        place, copy, want = draft.place, draft.copy, draft.want
-        have = None if copy is None or want is None else copy.state
-        entry = Entry(
-            instance=place.jail.instance,
-            rule=place.rule,
-            path=place.path,
-            source=origin.source,
-            because=place.because,
-            filtered=origin.filtered,
-            want=want if want is None else self._owned(want, have),
-            have=have,
-            same=draft.same,
-            problem=draft.problem,
-            severity=place.severity,
-            evidence=place.evidence,
-        )
-        if compare.in_sync(entry):
-            if copy is not None and source.data is None and not draft.known:
-                self._trust.learn(source, copy)
-            return entry
-        if draft.link is not None:
-            entry = replace(entry, have=draft.link, same=None)
-        return self._with_checksums(entry, source, copy)
-
-    def _beside(self, chroot: Chroot, copy: Copy) -> Copy | None:
-        """The file that a link of root's leads to in its own directory; None for whatever is no such link.
-
-        Debian's configure-instance.sh copies certificates and makes such links to them, jailkit copies libraries with
-        theirs: a daemon sees the right contents, and replacing them would only begin a tug-of-war.
-        """
-        link = copy.state
-        if link is None or link.type is not FileType.LINK or link.uid not in self._root.owners or not link.target:
-            return None
-        if "/" in link.target or link.target in (".", ".."):
-            return None
-        found = chroot.look(f"{os.path.dirname(copy.path)}/{link.target}")
-        return found if found.state is not None and found.state.type is FileType.FILE else None
-
-    def _covered(self, draft: _Draft) -> bool:
-        """Whether an if-present rule speaks of this: root's own files only, not what a daemon made for itself."""
-        if draft.problem is not None or draft.copy is None:
-            return True
-        have = draft.copy.state
-        return have is not None and have.type is FileType.FILE and have.uid in self._root.owners
-
-    def _inside(self, source: Source, place: Place) -> Problem | None:
-        if not place.jail.chroot.holds(source.path):
-            return None
-        reason = f"the source {source.path} lies inside the chroot itself, so that a copy would overwrite it"
-        return Problem(kind=Kind.UNSAFE, reason=f"{reason}; put the original outside")
-
-    def _want(self, source: Source, size: int | None, rule: Rule) -> State | Problem:
-        numbers = self._numbers(rule)
-        if isinstance(numbers, Problem):
-            return numbers
-        uid, gid = numbers
-        return State(
-            type=FileType.FILE,
-            mode=copy_mode(source, rule.mode, uid, gid),
-            uid=uid,
-            gid=gid,
-            size=size,
-            identity=source.state.identity,
-        )
-
-    def _numbers(self, rule: Rule) -> tuple[int, int] | Problem:
-        """The user and the group that a rule gives its copies to; root's where it says nothing."""
-        if rule.owner is None and rule.group is None:
-            return 0, 0
-        uid = self._number(self._users, rule.owner)
-        gid = self._number(self._groups, rule.group)
-        if uid is None or gid is None:
-            name = rule.owner if uid is None else rule.group
-            return Problem(kind=Kind.METADATA, reason=f"its rule wants it to belong to {name}, who is not known here")
-        return uid, gid
-
-    def _number(self, known: dict[str, int], name: str | None) -> int | None:
-        if name is None:
-            return 0
-        return int(name) if name.isdigit() else known.get(name)
-
-    @cached_property
-    def _users(self) -> dict[str, int]:
-        return accounts.known(self._root, "/etc/passwd")
-
-    @cached_property
-    def _groups(self) -> dict[str, int]:
-        return accounts.known(self._root, "/etc/group")
-
-    def _with_checksums(self, entry: Entry, source: Source, copy: Copy | None) -> Entry:
-        """Checksums of both sides of what drifted, where everybody may know them anyway."""
-        if entry.want is None or not (source.state.mode or 0) & 0o004:
-            return entry
-        entry = replace(entry, want=replace(entry.want, sha256=self._root.sha256(source)))
-        # What was looked at may be what a link leads to, and the link's own mode says nothing.
-        if copy is None or copy.state is None or entry.have is None or not (copy.state.mode or 0) & 0o004:
-            return entry
-        if entry.have.type is not FileType.FILE:
-            return entry
-        return replace(entry, have=replace(entry.have, sha256=self._root.sha256(copy)))
-
-
-def copy_mode(source: Source, mode: int | None, uid: int, gid: int) -> int:
-    """The mode of a copy: the source's or the rule's, never more readable than the source, never set-id.
-
-    For an owner or a group other than the source's (root aside) no more is granted than to everybody.
-    """
-    readers = source.readers() & 0o777
-    others = readers & 0o007
-    wanted = readers if mode is None else mode & (readers | 0o700)
-    if gid != source.state.gid:
-        # Who was in the source's group is now among the others, and may have been shut out on purpose.
-        wanted &= ~0o007 | (readers >> 3 & 0o007)
-    if gid not in (0, source.state.gid):
-        wanted &= ~0o070 | others << 3
-    if uid not in (0, source.state.uid):
-        wanted &= ~0o700 | others << 6
-    return wanted & 0o755
-
-
-def _is_itself(source: Source, copy: Copy) -> Problem | None:
-    """A copy that is its own source, by a mount: what is done to the one is done to the other."""
-    there, own = copy.identity, source.state.identity
-    if there is None or own is None or there[:2] != own[:2]:
-        return None
-    reason = f"this is the source {source.path} itself, by a mount; unmount it, and check --fix makes a copy"
-    return Problem(kind=Kind.UNSAFE, reason=reason)
-
-
-def _readable_file(source: Source) -> bool:
-    return source.state.type is FileType.FILE and bool((source.state.mode or 0) & 0o004)
-
-
-def _has_size(copy: Copy | None, size: int | None) -> bool:
-    return copy is not None and copy.identity is not None and copy.identity[2] == size
-
-
-def _unreadable(error: PathError) -> Problem:
-    return Problem(kind=Kind.UNREADABLE, reason=f"the source cannot be read: {error.reason}")
-
-
-def _unfit(source: Source, rule: Rule, copy: Copy) -> Problem | None:
-    """Why a source must not replace a copy: it is empty, or fails the rule's guard."""
-    if not source.state.size and copy.identity is not None and copy.identity[2]:
-        return Problem(kind=Kind.BAD_SOURCE, reason="the source is empty; the copy is kept")
-    if rule.guard is not None and source.data is not None:
-        text = source.data.decode("utf-8", "surrogateescape")
-        if re.search(rule.guard.matches, text, re.MULTILINE) is None:
-            reason = f"the source has no line that matches {rule.guard.matches}"
-            there = copy.state is not None
-            return Problem(kind=Kind.BAD_SOURCE, reason=f"{reason}; the copy is kept" if there else reason)
-    return None
-
-
-def _occupied(want: FileType) -> Problem:
-    reason = f"a directory that is not empty stands where a {want} should; move it away"
-    return Problem(kind=Kind.TYPE, reason=reason)
+        return replace(entry, have=have)

@@ -55,6 +55,10 @@ class UnreadableError(PathError):
     """The path cannot be seen or read with these rights, or reading it failed."""
 
 
+class ReplacedError(UnreadableError):
+    """Another thing is at the path than was looked at there a moment ago."""
+
+
 class NotAFileError(UnreadableError):
     """Something else than a regular file is at the path."""
 

@@ -43,11 +43,8 @@ class Source(Protocol):
 
     path: str
     state: State
-
-    @property
-    def data(self) -> bytes | None:
-        """Contents at hand, which stand for what is in the file."""
-        ...
+    data: bytes | None
+    """Contents at hand, which stand for what is in the file."""
 
     def contents(self, limit: int) -> bytes:
         """The file's contents. Raises UnreadableError, also where there is more than ``limit``."""
@@ -155,6 +152,13 @@ class Reader(Protocol):
         """Look at a host path, every link followed inside the root. Whoever got it closes it."""
         ...
 
+    def glance(self, path: str) -> Source:
+        """Look at a host path as ``source`` does, as cheaply as can be: nothing may be open until it is read.
+
+        What then is another file is a ReplacedError, and has to be looked at anew.
+        """
+        ...
+
     def state(self, path: str) -> State:
         """What is at a host path, every link followed inside the root."""
         ...
@@ -176,6 +180,10 @@ class Reader(Protocol):
 
     def resolve(self, path: str) -> str:
         """The host path without links."""
+        ...
+
+    def note(self, path: str) -> None:
+        """Take it that a host path was looked at: another process has done so."""
         ...
 
     def chroot(self, path: str) -> Chroot:
@@ -208,6 +216,14 @@ class Trust(Protocol):
 
     def learn(self, source: Source, copy: Copy) -> None:
         """Take note of a source and a copy that are in sync."""
+        ...
+
+    def news(self) -> list[bytes]:
+        """What stands for the pairs that were recognized or noted since this was asked last, from the first time on."""
+        ...
+
+    def believe(self, news: Sequence[bytes]) -> None:
+        """Take over what another process, which began with the same knowledge, has recognized or noted."""
         ...
 
 

@@ -7,6 +7,7 @@ stages are imported where they begin, since most checks never come to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from chrootsync import accounts, compare, inventory, stale
@@ -66,15 +67,16 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
     drifts: list[Drift] = []
     needs = Needs(task.instances, {} if task.memory is None else task.memory.places())
     suspects = stale.suspects(task.host, task.instances)
-    found_there = inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out, trust=task.trust)
-    for entry in found_there:
-        task.seen(entry)
-        needs.see(entry)
-        suspects.see(entry)
-        counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
-        drift = compare.judge(entry)
-        if drift is not None:
-            drifts.append(drift)
+    entries = inventory.entries(task.host, task.instances, task.rule_sets, keep_out=task.keep_out, trust=task.trust)
+    with closing(entries):
+        for entry in entries:
+            task.seen(entry)
+            needs.see(entry)
+            suspects.see(entry)
+            counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
+            drift = compare.judge(entry)
+            if drift is not None:
+                drifts.append(drift)
     recalled = _recalled(task, _with_orphans(task, drifts, needs))
     processes = stale.stale(suspects, lambda: _last_reloads(task)) if suspects.copies else {}
     recalled += [drift for told in processes.values() for _, drift in told]

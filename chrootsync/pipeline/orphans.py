@@ -89,22 +89,25 @@ def _target(path: str, target: str) -> str:
 def orphans(host: Host, rule_sets: Sequence[RuleSet], memory: Memories, needs: Needs) -> list[Drift]:
     """What was put there and is not needed any more; memory is asked only where something may be."""
     found: list[Drift] = []
+    rules = {rule.id: rule for rule_set in rule_sets for rule in rule_set.rules}
+    undecided: dict[str, bool] = {}  # by rule: it reads the same files of the host for each of a thousand places
     for instance, needed in needs.certain():
         left = set(needs.places[instance.chroot]) - needed
         if left:
-            rules = {rule.id: rule for rule_set in rule_sets for rule in rule_set.rules}
             placed = [one for one in memory.placed(instance.chroot) if one.path in left]
-            mine = [one for one in placed if one.instance == instance.name and not _is_undecided(host, rules, one)]
+            mine = [one for one in placed if one.instance == instance.name]
+            for name in {one.rule for one in mine if one.rule in rules} - undecided.keys():
+                undecided[name] = _is_undecided(host, rules[name])
+            mine = [one for one in mine if not undecided.get(one.rule)]
             found += _of_instance(host.root, rules, memory, instance, needed, mine)
     return found
 
 
-def _is_undecided(host: Host, rules: Mapping[str, Rule], placed: Placed) -> bool:
-    """Whether a rule may only seem not to need it, because a damaged root does not tell what it is or asks for."""
-    rule = rules.get(placed.rule)
-    conditions = () if rule is None else rule.when
+def _is_undecided(host: Host, rule: Rule) -> bool:
+    """Whether a rule may only seem not to need things, because a damaged root does not tell what it is or asks for."""
+    conditions = rule.when
     try:
-        if rule is not None and rule.nss and not _names_modules(host.root, rule.nss):
+        if rule.nss and not _names_modules(host.root, rule.nss):
             return True
         if any(when.libc is not None for when in conditions) and libraries.libc(host.root, host.cache).name is None:
             return True

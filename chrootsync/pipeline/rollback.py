@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from chrootsync import inventory
 from chrootsync import repair as repairing
-from chrootsync.inventory.state import copy_mode
+from chrootsync.inventory.files import copy_mode
 from chrootsync.model import (
     Chroot,
     ChrootsyncError,

@@ -95,13 +95,21 @@ def same(source: int | bytes, openers: Sequence[Opener]) -> Iterator[bool | Prob
 
 
 def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | Problem]:
-    """The results of a group, which ends early where no more copies could be opened beside the others."""
+    """The results of a group, which ends early where no more copies could be opened beside the others.
+
+    What fits into a chunk, as most files do, is held while one copy after the other is opened and compared with it.
+    """
     if isinstance(source, bytes):
-        return _compare(iter([(source, True)]), openers)
+        return [_is_same(opener, source) for opener in openers]
     for _ in range(ATTEMPTS):
         try:
             before = identity(os.fstat(source))
-            results = _compare(_of_size(source, before[2]), openers)
+            size = before[2]
+            data = os.pread(source, size + 1, 0) if size < CHUNK else b""
+            if size < CHUNK and len(data) == size:
+                results = [_is_same(opener, data) for opener in openers]
+            else:
+                results = _compare(_of_size(source, size), openers)
             after = identity(os.fstat(source))
         except OSError as error:
             reason = f"reading the source failed: {clause(error)}"
@@ -109,6 +117,20 @@ def _same_group(source: int | bytes, openers: Sequence[Opener]) -> list[bool | P
         if before == after:
             return results
     return [Problem(kind=Kind.BAD_SOURCE, reason="the source keeps changing while it is read")] * len(openers)
+
+
+def _is_same(opener: Opener, expected: bytes) -> bool | Problem:
+    """Whether a copy holds these bytes and no more; its errors are its own."""
+    try:
+        fd = _open(opener)
+    except ExhaustedError as error:
+        return Problem(kind=Kind.UNREADABLE, reason=error.reason)
+    if isinstance(fd, Problem):
+        return fd
+    try:
+        return _verdict(_read_copy(fd, len(expected), beyond=True), expected)
+    finally:
+        os.close(fd)
 
 
 def _of_size(fd: int, size: int) -> Iterator[tuple[bytes, bool]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from chrootsync.model import (
     AbsentError,
@@ -12,13 +13,14 @@ from chrootsync.model import (
     Identity,
     NotAFileError,
     PathError,
+    ReplacedError,
     State,
     UnreadableError,
 )
 from chrootsync.root import contents
 from chrootsync.root.dress import ACCESS_ACL, access_acl
-from chrootsync.root.pool import Directory, Pool, failure, inode
-from chrootsync.root.walk import REPLACED, Place, Walker, join, status_of
+from chrootsync.root.pool import Directory, Pool, failure
+from chrootsync.root.walk import REPLACED, Place, Walker, join
 
 ACL_USER, ACL_GROUP_OWNER, ACL_GROUP = 0x02, 0x04, 0x08  # tags of entries in an ACL, linux/posix_acl.h
 
@@ -26,6 +28,7 @@ EXTENSIONS = {ACCESS_ACL: "an ACL", "security.capability": "file capabilities"}
 """Extended attributes by which a copy could be more than its source, capabilities(7)."""
 
 REOPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+REOPEN_NAME = REOPEN | os.O_NOFOLLOW
 
 TYPES = {
     stat.S_IFREG: FileType.FILE,
@@ -38,18 +41,10 @@ TYPES = {
 }
 
 
-def state_of(status: os.stat_result, target: str | None = None, extended: tuple[str, ...] = ()) -> State:
+def state_of(status: os.stat_result, target: str | None = None) -> State:
     """The state that a status describes, with what is known beyond it."""
     if stat.S_ISREG(status.st_mode):
-        return State(
-            type=FileType.FILE,
-            mode=status.st_mode & 0o7777,
-            uid=status.st_uid,
-            gid=status.st_gid,
-            size=status.st_size,
-            identity=contents.identity(status),
-            extended=extended,
-        )
+        return _state_of_file(status, contents.identity(status))
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     node = kind in (FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE)
     return State(
@@ -60,6 +55,17 @@ def state_of(status: os.stat_result, target: str | None = None, extended: tuple[
         target=target,
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if node else None,
         identity=contents.identity(status),
+    )
+
+
+def _state_of_file(status: os.stat_result, seen: Identity, extended: tuple[str, ...] = ()) -> State:
+    return State(
+        type=FileType.FILE,
+        mode=status.st_mode & 0o7777,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=status.st_size,
+        identity=seen,
         extended=extended,
     )
 
@@ -133,10 +139,10 @@ def list_directory(directory: Directory, pool: Pool) -> list[tuple[str, FileType
 
 def _type_of(entry: os.DirEntry[str]) -> FileType | None:
     """The type of a directory entry; None where it is gone again."""
-    if entry.is_symlink():
-        return FileType.LINK
     if entry.is_file(follow_symlinks=False):
         return FileType.FILE
+    if entry.is_symlink():
+        return FileType.LINK
     if entry.is_dir(follow_symlinks=False):
         return FileType.DIRECTORY
     try:
@@ -145,27 +151,58 @@ def _type_of(entry: os.DirEntry[str]) -> FileType | None:
         return None
 
 
+def open_named(walker: Walker, directory: Directory, name: str, seen: Identity, path: str) -> int:
+    """Open a name in a directory for reading, which is a regular file that was ``seen`` there before.
+
+    Only root can have changed the name, as whoever calls this has made sure; that it is still the same file is looked
+    at. A FIFO or a device in its place would be opened by root's own doing alone. Raises PathError.
+    """
+    if directory.fd < 0:
+        walker.opened(directory)
+    try:
+        fd = walker.pool.open(name, REOPEN_NAME, directory.fd)
+    except OSError as error:
+        raise failure(path, error) from None
+    try:
+        status = os.fstat(fd)
+        if status.st_ino != seen[1] or status.st_dev != seen[0]:
+            raise UnreadableError(path, REPLACED)
+    except OSError as error:
+        os.close(fd)
+        raise failure(path, error) from None
+    except PathError:
+        os.close(fd)
+        raise
+    return fd
+
+
 class HostFile:
     """A place on the host side; its contents are opened when they are asked for."""
 
-    def __init__(self, place: Place, pool: Pool) -> None:
-        """Take over the descriptor of ``place``; ``pool`` makes room for opening it."""
-        self._place = place
-        self._pool = pool
-        self._data: bytes | None = None
-        self._opened: int | None = None
-        self._readers: int | None = None
-        self.path = place.path
-        self.state = state_of(place.status)
+    __slots__ = ("_fd", "_opened", "_opener", "_pool", "_readers", "data", "path", "state")
 
-    @property
-    def data(self) -> bytes | None:
-        """Contents at hand, which stand for what is in the file."""
-        return self._data
+    def __init__(self, path: str, state: State, pool: Pool, held: int | Callable[[], int]) -> None:
+        """A file is ``held`` by an O_PATH descriptor, which is taken over, or by nothing until it is opened that way.
+
+        ``pool`` makes room for opening it.
+        """
+        self.path = path
+        self.state = state
+        self.data: bytes | None = None
+        self._pool = pool
+        self._fd = held if isinstance(held, int) else -1
+        self._opener = None if isinstance(held, int) else held
+        self._opened = -1
+        self._readers: int | None = None
+
+    @classmethod
+    def at(cls, place: Place, pool: Pool) -> HostFile:
+        """What a walk led to."""
+        return cls(place.path, state_of(place.status), pool, place.fd)
 
     def stand_in(self, data: bytes) -> None:
         """Let ``data`` stand for the file's contents from now on."""
-        self._data = data
+        self.data = data
 
     def contents(self, limit: int) -> bytes:
         """The file's contents, at most ``limit`` bytes of them. Raises UnreadableError."""
@@ -173,11 +210,21 @@ class HostFile:
 
     def fileno(self) -> int:
         """A descriptor for reading, the same each time. Raises UnreadableError."""
-        if self._opened is None:
+        if self._opened < 0:
             if self.state.type is not FileType.FILE:
                 raise NotAFileError(self.path, f"is a {self.state.type}, not a file")
-            self._opened = reopen(self._place.fd, self.path, self._pool)
+            if self._opener is None:
+                self._opened = reopen(self._fd, self.path, self._pool)
+            else:
+                self._opened = self._open_late(self._opener)
         return self._opened
+
+    def _open_late(self, opener: Callable[[], int]) -> int:
+        """Open what nothing has held so far: whatever is in the way of that may be new, and has to be looked at."""
+        try:
+            return opener()
+        except PathError as error:
+            raise ReplacedError(self.path, error.reason) from None
 
     def open(self) -> int:
         """A descriptor for reading that the caller closes. Raises UnreadableError."""
@@ -205,8 +252,9 @@ class HostFile:
 
     def close(self) -> None:
         """Close the descriptors."""
-        os.close(self._place.fd)
-        if self._opened is not None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        if self._opened >= 0:
             os.close(self._opened)
 
 
@@ -232,34 +280,37 @@ class ChrootCopy:
 
     __slots__ = ("_directory", "_extended", "_name", "_outside", "_state", "_status", "_walker", "identity", "path")
 
-    def __init__(self, path: str, walker: Walker, directory: Directory | None, name: str, state: State | None) -> None:
-        """``directory`` is None where the way there ends early; it stays the walker's, which may have to reopen it."""
+    def __init__(
+        self,
+        path: str,
+        walker: Walker,
+        directory: Directory | None,
+        name: str,
+        state: State | None = None,
+        status: os.stat_result | None = None,
+        outside: str = "",
+    ) -> None:
+        """``directory`` is None where the way there ends early; it stays the walker's, which may have to reopen it.
+
+        A regular file has its ``status``, all else its ``state``; ``outside`` is the path of the chroot as this process
+        sees it.
+        """
         self.path = path
         self._walker = walker
         self._directory = directory
         self._name = name
         self._state = state
-        self._status: os.stat_result | None = None
-        self._outside = ""
+        self._status = status
+        self._outside = outside
         self._extended: tuple[str, ...] | None = None
-        self.identity: Identity | None = None
-
-    @classmethod
-    def of_file(
-        cls, path: str, walker: Walker, directory: Directory, name: str, status: os.stat_result, outside: str
-    ) -> ChrootCopy:
-        """A regular file with its status; ``outside`` is the path of the chroot as this process sees it."""
-        copy = cls(path, walker, directory, name, None)
-        copy._status = status
-        copy._outside = outside
-        copy.identity = contents.identity(status)
-        return copy
+        self.identity: Identity | None = None if status is None else contents.identity(status)
 
     @property
     def state(self) -> State | None:
         """What is there. What a file has beyond its mode is asked for here: of one that was open, that cost less."""
         if self._state is None and self._status is not None:
-            self._state = state_of(self._status, extended=self._extensions())
+            extended = self._extensions() if self._extended is None else self._extended
+            self._state = _state_of_file(self._status, self.identity or contents.identity(self._status), extended)
         return self._state
 
     def vouch(self) -> None:
@@ -267,33 +318,22 @@ class ChrootCopy:
         self._extended = ()
 
     def _extensions(self) -> tuple[str, ...]:
-        if self._extended is None and self._directory is not None:
-            directory = self._walker.opened(self._directory)
-            self._extended = extensions(self._outside + join(directory.path, self._name), directory, self._name)
-        return self._extended or ()
+        if self._directory is None:
+            return ()
+        directory = self._walker.opened(self._directory)
+        return extensions(self._outside + join(directory.path, self._name), directory, self._name)
 
     def open(self) -> int:
-        """Open the file for reading. Raises UnreadableError, AbsentError, UnsafeError.
+        """Open the file for reading; the walk has made sure that only root can change its name.
 
-        The name is opened once more: only root can have changed it, as the walk has made sure, and that it is still the
-        same file is looked at. A FIFO or a device in its place would be opened by root's own doing alone.
+        Raises UnreadableError, AbsentError, UnsafeError.
         """
         if self._directory is None or (self.identity is None and self._state is None):
             raise AbsentError(self.path, "does not exist")
         if self.identity is None:
             kind = None if self._state is None else self._state.type
             raise NotAFileError(self.path, f"is a {kind}, not a file")
-        directory = self._walker.opened(self._directory)
-        try:
-            fd = self._walker.pool.open(self._name, REOPEN | os.O_NOFOLLOW, directory.fd)
-        except OSError as error:
-            raise failure(self.path, error) from None
-        try:
-            if inode(status_of(fd, self.path)) != self.identity[:2]:
-                raise UnreadableError(self.path, REPLACED)
-        except PathError:
-            os.close(fd)
-            raise
+        fd = open_named(self._walker, self._directory, self._name, self.identity, self.path)
         if self._extended is None:
             self._extended = _told(fd)
         return fd

@@ -24,6 +24,15 @@ class NotingRoot(Root):
         self.looked.add(path)
         return super().source(path)
 
+    def glance(self, path: str) -> Source:
+        """Look at a host path, every link followed inside the root; a regular file stays closed until it is read."""
+        self.looked.add(path)
+        return super().glance(path)
+
+    def note(self, path: str) -> None:
+        """Another process has looked at a host path."""
+        self.looked.add(path)
+
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         """The contents of a host file of at most ``limit`` bytes."""
         self.looked.add(path)

@@ -38,15 +38,17 @@ class Directory:
     """A directory (O_PATH) and its path from the walker's base, spelled without links.
 
     ``fd`` is -1 while it is closed, ``inode`` (device, inode) tells whether it is the same when it is opened again.
+    ``keeper`` is the user who alone can change what is in it, None where others can, too.
     """
 
-    __slots__ = ("fd", "inode", "path")
+    __slots__ = ("fd", "inode", "keeper", "path")
 
     def __init__(self, fd: int, path: str, status: os.stat_result) -> None:
         """Take over ``fd``, whose status is ``status``."""
         self.fd = fd
         self.path = path
         self.inode = inode(status)
+        self.keeper = None if status.st_mode & 0o022 else status.st_uid
 
 
 class Pool:

@@ -19,7 +19,7 @@ from chrootsync.model import (
     UnsafeError,
 )
 from chrootsync.root import contents
-from chrootsync.root.files import ChrootCopy, HostFile, list_directory, state_of
+from chrootsync.root.files import ChrootCopy, HostFile, list_directory, open_named, state_of
 from chrootsync.root.policy import Policy, anything, inside, only_trusted, protected
 from chrootsync.root.pool import Directory, Pool, failure
 from chrootsync.root.walk import NO_NAMES, Walker, join, split, status_of
@@ -56,6 +56,7 @@ class WalkedChroot:
         self._anywhere: Walker | None = None
         self._mounts = mounts
         self._way = way
+        self._held: dict[str, bool] = {}  # asked for each file twice, and all files of a directory are alike
 
     def close(self) -> None:
         """Close every descriptor of the walks."""
@@ -68,10 +69,17 @@ class WalkedChroot:
 
         A link on the way that leads into the chroot is something else: it says so once it is resolved.
         """
-        if source.startswith(self._below):
+        directory = split(source)[0]
+        held = self._held.get(directory)
+        if held is None:
+            held = self._held[directory] = self._holds(directory)
+        return held
+
+    def _holds(self, directory: str) -> bool:
+        if f"{directory}/".startswith(self._below):
             return True
-        directory, inodes = self._way(split(source)[0])
-        return self.walker.inode in inodes and not f"{directory}/".startswith(self._below)
+        real, inodes = self._way(directory)
+        return self.walker.inode in inodes and not f"{real}/".startswith(self._below)
 
     def canonical(self, directory: str) -> str | None:
         """The spelling of a directory without links; None where it is missing."""
@@ -113,33 +121,26 @@ class WalkedChroot:
                 return ChrootCopy(path, self.walker, directory, ".", state_of(status_of(directory.fd, path)))
             directory = self.walker.visit(head)
         except AbsentError:
-            return ChrootCopy(path, self.walker, None, name, None)
-        found = self._status(directory, name)
-        if isinstance(found, os.stat_result):
-            return ChrootCopy.of_file(path, self.walker, directory, name, found, self._outside)
-        return ChrootCopy(path, self.walker, directory, name, found)
-
-    def _status(self, directory: Directory, name: str) -> os.stat_result | State | None:
-        """The status of a regular file, the state of anything else."""
-        path = join(directory.path, name)
-        if path in self._mounts:
-            raise UnsafeError(path, "something is mounted here; unmount it, a copy cannot replace a mount")
+            return ChrootCopy(path, self.walker, None, name)
+        if self._mounts and join(directory.path, name) in self._mounts:
+            reason = "something is mounted here; unmount it, a copy cannot replace a mount"
+            raise UnsafeError(join(directory.path, name), reason)
         try:
-            status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+            status = os.lstat(name, dir_fd=directory.fd)
             target = os.readlink(name, dir_fd=directory.fd) if stat.S_ISLNK(status.st_mode) else None
         except OSError as error:
-            problem = failure(path, error)
+            problem = failure(join(directory.path, name), error)
             if isinstance(problem, AbsentError):
-                return None
+                return ChrootCopy(path, self.walker, directory, name)
             raise problem from None
         except ValueError:  # a NUL byte
-            return None
+            return ChrootCopy(path, self.walker, directory, name)
         if not stat.S_ISREG(status.st_mode):
-            return state_of(status, target)
+            return ChrootCopy(path, self.walker, directory, name, state_of(status, target))
         if status.st_nlink > 1:
             reason = f"this file has {status.st_nlink} links, so that its contents are elsewhere too; remove it"
-            raise UnsafeError(path, f"{reason}, and check --fix makes a copy of its own")
-        return status
+            raise UnsafeError(join(directory.path, name), f"{reason}, and check --fix makes a copy of its own")
+        return ChrootCopy(path, self.walker, directory, name, status=status, outside=self._outside)
 
 
 class Root:
@@ -177,7 +178,31 @@ class Root:
 
     def source(self, path: str) -> Source:
         """Look at a host path, every link followed inside the root."""
-        return HostFile(self._host.place(path), self._pool)
+        return HostFile.at(self._host.place(path), self._pool)
+
+    def glance(self, path: str) -> Source:
+        """Look at a host path, every link followed inside the root; a regular file stays closed until it is read.
+
+        That is for directories that only root can change: elsewhere, what is opened is held from the first look on.
+        """
+        head, name = split(path)
+        if name in NO_NAMES:
+            return self.source(path)
+        walker = self._host
+        directory = walker.visit(head)
+        if directory.keeper not in self.owners:
+            return self.source(path)
+        try:
+            state = state_of(os.lstat(name, dir_fd=directory.fd))
+        except (OSError, ValueError):
+            return self.source(path)  # which tells what is the matter
+        if state.type is not FileType.FILE or state.identity is None:
+            return self.source(path)
+        real, seen = path if directory.path == head else join(directory.path, name), state.identity
+        return HostFile(real, state, self._pool, lambda: open_named(walker, directory, name, seen, path))
+
+    def note(self, _path: str) -> None:
+        """Another process has looked at a host path: that is of no account here."""
 
     def state(self, path: str) -> State:
         """What is at a host path, every link followed inside the root."""
@@ -193,7 +218,7 @@ class Root:
         return self._read(self._protected if self.live else self._host, path, 16 << 20)
 
     def _read(self, walker: Walker, path: str, limit: int) -> bytes:
-        found = HostFile(walker.place(path), self._pool)
+        found = HostFile.at(walker.place(path), self._pool)
         try:
             if walker is self._protected:
                 check_file(path, found.state, self.owners)

@@ -41,6 +41,7 @@ class Pairs:
         self._devices = devices
         self._pairs = dict.fromkeys(self._read(), False)  # whether this run has seen them; there may be a million
         self._learnt = False
+        self._noted: list[bytes] | None = None  # for another process, which asks for it
 
     def knows(self, source: Source, copy: Copy) -> bool:
         """Whether a source and a copy were found in sync as they are now."""
@@ -48,6 +49,8 @@ class Pairs:
         if digest is None or digest not in self._pairs:
             return False
         self._pairs[digest] = True
+        if self._noted is not None:
+            self._noted.append(digest)
         return True
 
     def learn(self, source: Source, copy: Copy) -> None:
@@ -57,7 +60,20 @@ class Pairs:
         if digest is None or there is None or not self._is_fit(source.state) or not self._is_fit(there):
             return
         if source.readers() == source.state.mode and not there.extended:
-            self._pairs[digest] = self._learnt = True
+            self.believe([digest])
+            if self._noted is not None:
+                self._noted.append(digest)
+
+    def news(self) -> list[bytes]:
+        """What stands for the pairs that were recognized or noted since this was asked last, from the first time on."""
+        noted, self._noted = self._noted, []
+        return noted or []
+
+    def believe(self, news: Sequence[bytes]) -> None:
+        """Take over what another process, which began with the same knowledge, has recognized or noted."""
+        for digest in news:
+            self._learnt = self._learnt or digest not in self._pairs
+            self._pairs[digest] = True
 
     def save(self, *, whole: bool) -> None:
         """Keep what this run has seen for the next one; unless it was the whole, beside what it has not looked at.

@@ -617,6 +617,7 @@ def test_progress_is_shown_after_a_while_whatever_happens(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(showing, "PATIENCE", 0.05)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(showing, "FRAME", 0.05)
     with showing.progress(quiet=False) as shown:
         shown.say("repairing post\x1bfix[red]")
         deadline = time.monotonic() + 30
@@ -628,17 +629,47 @@ def test_progress_is_shown_after_a_while_whatever_happens(monkeypatch: pytest.Mo
     assert len(terminal.getvalue()) == said
 
 
+@pytest.mark.parametrize("kind", ["dumb", None])
+def test_a_terminal_that_cannot_clear_a_line_shows_no_progress(
+    monkeypatch: pytest.MonkeyPatch, kind: str | None
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.delenv("TERM", raising=False) if kind is None else monkeypatch.setenv("TERM", kind)
+    before = threading.active_count()
+    with showing.progress(quiet=False):
+        assert threading.active_count() == before
+
+
+def test_progress_takes_one_line_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(showing, "PATIENCE", 0.01)
+    monkeypatch.setattr(showing, "FRAME", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    with showing.progress(quiet=False) as shown:
+        shown.say("x" * 500)
+        deadline = time.monotonic() + 30
+        while "x" not in terminal.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    frames = terminal.getvalue().split("\r")
+    assert max(len(frame) for frame in frames) <= 79 + len(showing.REST)
+    assert frames[-2:] == [showing.REST, ""]
+
+
 def test_progress_counts_entries() -> None:
     shown = showing.Progress()
     entry = findings(REPORTS["drift"])[0].drift.entry
     shown.seen(entry)
     shown.seen(entry)
-    assert shown.__rich__().plain == f"comparing {entry.instance.name}, 2 entries so far"
+    assert shown.doing == f"comparing {entry.instance.name}, 2 entries so far"
+    shown.say("repairing")
+    assert shown.doing == "repairing"
 
 
 def test_progress_of_what_is_quick_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
     before = threading.active_count()
 
     def quick(*, quiet: bool) -> None:

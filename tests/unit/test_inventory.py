@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from chrootsync.model import (
     Remedy,
     Rule,
     Severity,
+    Source,
     TableCondition,
     Unresolved,
     UnsafeError,
@@ -37,6 +38,7 @@ from chrootsync.model import (
 from chrootsync.pipeline import check
 from tests.unit.scenery import Tree, checked, daemon, drifts, grow, instance, kinds, rule, snapshot, task
 from tests.unit.test_conditions import Tables
+from tests.unit.tree_reader import TreeReader
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files away")
@@ -733,3 +735,37 @@ def test_each_source_is_read_once_however_many_instances_share_it(tree: Path, mo
     found = checked(tree, [rule(files=("/etc/hosts",))], [instance(name) for name in names])
     assert drifts(found) == []
     assert reads.count((tree / "etc/hosts").stat().st_ino) == 1
+
+
+# --- Sources that are replaced meanwhile ----------------------------------------------------------------------------
+
+
+class Replacing(TreeReader):
+    """Has a source replaced behind each glance, some times."""
+
+    def __init__(self, path: Path, times: int) -> None:
+        super().__init__(path)
+        self.times = times
+
+    def glance(self, path: str) -> Source:
+        found = super().glance(path)
+        if self.times and path == "/etc/services":
+            self.times -= 1
+            other = Path(self.path, "etc/other")
+            other.write_bytes(b"smtp 25/tcp\n")
+            other.rename(Path(self.path, "etc/services"))
+        return found
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+@pytest.mark.parametrize("guard", [None, Guard(matches="smtp")])
+def test_a_source_that_is_replaced_between_two_looks_is_looked_at_anew(
+    tree: Path, times: int, guard: Guard | None
+) -> None:
+    grow(tree, {"/jail/one/etc/services": b"smtp 25/tcp\n"})
+    with (
+        task(tree, [rule(files=("/etc/services",), guard=guard)], [instance()]) as (work, _),
+        closing(Replacing(tree, times)) as root,
+    ):
+        found = check(replace(work, host=replace(work.host, root=root)))
+    assert kinds(found) == {}

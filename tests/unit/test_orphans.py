@@ -41,6 +41,7 @@ from chrootsync.pipeline import Task
 from chrootsync.pipeline.reloads import wanted_reload
 from chrootsync.pipeline.rollback import rollback
 from chrootsync.repair import recover
+from chrootsync.root import Root
 from chrootsync.root.steps import Staged
 from chrootsync.root.write import ChrootWriter, Writer
 from chrootsync.state import Store, places
@@ -995,3 +996,24 @@ def test_nothing_goes_where_a_damaged_root_does_not_tell_what_it_is(tmp_path: Pa
     assert machine.path(OLD).read_bytes() == b"old library"
     machine.fix(KEEPING)
     assert not machine.path(OLD).exists()
+
+
+def test_what_a_rule_asks_of_the_host_is_looked_up_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each of all the places where it once put something."""
+    release = "/etc/os-release"
+    grow(machine.root, {release: b"ID=debian\n", **{f"/etc/many/{number}": b"x" for number in range(20)}})
+    many = rule(directories=("/etc/many",), when=(When(distribution=("debian",)),))
+    machine.fix(KEEPING, many)
+    shutil.rmtree(machine.root / "etc/many")
+    (machine.root / "etc/many").mkdir(mode=0o755)
+    reads: list[str] = []
+    real = Root.read
+
+    def read(self: Root, path: str, *, limit: int = 1 << 20) -> bytes:
+        reads.append(path)
+        return real(self, path, limit=limit)
+
+    monkeypatch.setattr(Root, "read", read)
+    found = machine.check(KEEPING, many)
+    assert list(found.values()).count("orphan") == 20
+    assert reads.count(release) <= 2  # whether the rule holds, and whether it could be decided

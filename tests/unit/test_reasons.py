@@ -20,7 +20,7 @@ import pytest
 
 from chrootsync import pipeline, reload, stale
 from chrootsync.cli import rollback as taking_back
-from chrootsync.inventory import state as looking
+from chrootsync.inventory import files as looking
 from chrootsync.inventory.naming import Naming
 from chrootsync.maillog import Line
 from chrootsync.model import (

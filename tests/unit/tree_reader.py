@@ -44,6 +44,11 @@ class TreeReader(Root):
             raise UnreadableError(path, "permission denied")
         return super().source(path)
 
+    def glance(self, path: str) -> Source:
+        if path in self.unseen:
+            raise UnreadableError(path, "permission denied")
+        return super().glance(path)
+
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         self.reads.append(path)
         if path in self.unreadable:

@@ -128,6 +128,24 @@ def test_a_source_is_read_once_for_all_copies_of_a_group(files: Files, monkeypat
     assert reads == {0: 1, CHUNK: 1, 2 * CHUNK: 1}  # the last one saw the end, too
 
 
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1])
+def test_what_fits_into_a_chunk_needs_one_copy_open_at_a_time(
+    files: Files, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    data = os.urandom(size)
+    reads = Reads(monkeypatch)
+    copies = [checked(files.copy(data)) for _ in range(5)]
+    files.source.write_bytes(data)
+    with files.source.open("rb") as file, descriptors_left(1):
+        assert list(same(file.fileno(), copies)) == [True] * 5
+    assert reads == {0: 1}
+
+
+def test_a_source_that_tells_another_size_than_it_has_is_read_to_its_end(files: Files) -> None:
+    with Path("/proc/self/stat").open("rb") as file:
+        assert list(same(file.fileno(), [files.copy(b"")])) == [False]
+
+
 def test_a_source_is_read_once_more_for_each_further_group(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "TOGETHER", 3)
     reads = Reads(monkeypatch)
@@ -237,9 +255,11 @@ def checked(open_copy: Opener) -> Opener:
 def test_when_descriptors_run_out_the_rest_is_compared_after(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = [checked(files.copy(b"y" if number == 3 else b"x")) for number in range(5)]
     reads = Reads(monkeypatch)
-    files.source.write_bytes(b"x")
+    large = bytes(CHUNK)
+    files.source.write_bytes(large)
+    larger = [checked(files.copy(bytes(CHUNK - 1) + b"y" if number == 3 else large)) for number in range(5)]
     with files.source.open("rb") as file, descriptors_left(2):
-        assert list(same(file.fileno(), copies)) == [True, True, True, False, True]
+        assert list(same(file.fileno(), larger)) == [True, True, True, False, True]
     assert reads[0] == 3
     with descriptors_left(1):
         assert list(same(b"x", copies)) == [True, True, True, False, True]

@@ -23,6 +23,7 @@ from chrootsync.model import (
     Kind,
     PathError,
     Problem,
+    ReplacedError,
     Source,
     State,
     UnreadableError,
@@ -352,6 +353,58 @@ def test_the_state_of_what_a_link_leads_to_leaves_no_descriptor(tree: Path, imag
     with pytest.raises(AbsentError):
         image.state("/etc/missing")
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("path", ["/etc/hosts", "/etc/link", "/etc", "/etc/.", "/etc/fifo"])
+def test_a_glance_sees_what_a_look_sees(tree: Path, image: Root, path: str) -> None:
+    (tree / "etc/link").symlink_to("hosts")
+    os.mkfifo(tree / "etc/fifo")
+    with closing(image.glance(path)) as seen, closing(image.source(path)) as found:
+        assert (seen.path, seen.state) == (found.path, found.state)
+
+
+@pytest.mark.parametrize("path", ["/etc/missing", "/etc/hosts/below", "/etc/a\0b"])
+def test_a_glance_at_nothing(image: Root, path: str) -> None:
+    with pytest.raises(AbsentError):
+        image.glance(path)
+
+
+def test_a_glance_holds_nothing_where_only_root_can_change_the_directory(tree: Path, image: Root) -> None:
+    image.read("/etc/hosts")
+    before = descriptors()
+    with closing(image.glance("/etc/hosts")) as source:
+        assert descriptors() == before
+        assert source.contents(1000) == (tree / "etc/hosts").read_bytes()
+    assert descriptors() == before
+
+
+def test_what_is_replaced_behind_a_glance_is_not_read(tree: Path, image: Root) -> None:
+    before = descriptors()
+    for replacement in ("file", "fifo", "link"):
+        with closing(image.glance("/etc/hosts")) as source:
+            other = tree / "etc/other"
+            if replacement == "file":
+                other.write_bytes(b"another")
+            elif replacement == "fifo":
+                os.mkfifo(other)
+            else:
+                other.symlink_to("services")
+            other.rename(tree / "etc/hosts")
+            with pytest.raises(ReplacedError):
+                source.fileno()
+        (tree / "etc/hosts").unlink()
+        (tree / "etc/hosts").write_bytes(b"127.0.0.1 localhost\n")
+    image.close()
+    assert len(descriptors()) <= len(before)
+
+
+def test_a_glance_into_a_directory_of_others_holds_what_it_saw(tree: Path, image: Root) -> None:
+    (tree / "etc").chmod(0o777)
+    with closing(image.glance("/etc/hosts")) as source:
+        other = tree / "etc/other"
+        other.write_bytes(b"another")
+        other.rename(tree / "etc/hosts")
+        assert source.contents(1000) != b"another"
 
 
 def test_without_proc_a_source_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
