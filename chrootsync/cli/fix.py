@@ -66,18 +66,24 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, a
             writer=writer,
             journal=memory.begin(began=now, trigger=wishes.trigger, version=__version__),
         )
-        differing = differences(stage, looked.reports, wishes)
-        found, records = _repair(run, looked.reports, before)
-        if stage.host.run is not None:
-            found, more = reload(run, found, records)
-            notes += more
-        elif stage.instances:
-            notes.append("this is an image: nothing runs in it, so nothing was reloaded")
-        found = found if looked.looker is None else _probed(run, looked.looker, found, looked.working)
-        found = _retried(run, found) if wishes.flush else found
-        memory.record_sources(observe.new_checksums(stage.root, looked.observed, memory.sources()))
-        tidy(run, found)
-        return Pass(instances=found, differences=differing, notes=(*notes, *memory.notes))
+        with closing(looked):
+            return _go_on(run, looked, before, notes)
+
+
+def _go_on(run: Run, looked: Looked, before: Sequence[transactions.Transaction], notes: list[str]) -> Pass:
+    """Repair and reload what was found, and see what works then."""
+    differing = differences(run.stage, looked.reports, run.wishes)
+    found, records = _repair(run, looked.reports, before)
+    if run.stage.host.run is not None:
+        found, more = reload(run, found, records)
+        notes += more
+    elif run.stage.instances:
+        notes.append("this is an image: nothing runs in it, so nothing was reloaded")
+    found = found if looked.looker is None else _probed(run, looked.looker, found, looked.working)
+    found = _retried(run, found) if run.wishes.flush else found
+    run.memory.record_sources(observe.new_checksums(run.stage.root, looked.observed, run.memory.sources()))
+    tidy(run, found)
+    return Pass(instances=found, differences=differing, notes=(*notes, *run.memory.notes))
 
 
 def recover(memory: Database, writer: Writer) -> list[str]:

@@ -134,6 +134,7 @@ def _prepared(where: Places, word: int, undo: ExitStack) -> _Ahead | None:
         return None  # the pass itself will tell
     if looked is None:
         return None
+    undo.callback(looked.close)
     return _Ahead(began=began, stage=stage, root=roots[-1], looked=looked)
 
 

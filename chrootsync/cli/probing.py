@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import STATE, Scene
 from chrootsync.model import ConfigError, Instance, InstanceReport, Probe, Remedy, Status
 from chrootsync.model.frozen import frozen
+from chrootsync.probe.asking import Asker
 from chrootsync.probe.needs import Need, Needs
 
 if TYPE_CHECKING:
@@ -22,28 +23,39 @@ SHOWN = 3  # instances that are named while they are probed
 
 @frozen
 class Prober:
-    """Looks things up in chroots of a scene; ``needs`` has to see every entry that is compared there."""
+    """Looks things up in chroots of a scene; ``needs`` has to see every entry that is compared there.
+
+    Whoever makes this closes it.
+    """
 
     stage: Scene
     now: float
     dns: bool
     shown: Progress
     needs: Needs = field(default_factory=Needs)
+    asker: Asker = field(default_factory=Asker)
+
+    def close(self) -> None:
+        """End what was begun for lookups."""
+        self.asker.close()
 
     def all(self, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
         """The reports with what somebody asked to be looked up; what was looked up already is not once more."""
         probes = self._probes([one for one in reports if one.probe is None])
         return tuple(replace(one, probe=replace(one.probe or probes[one.instance.name], asked=True)) for one in reports)
 
-    def before(self, reports: Sequence[InstanceReport]) -> dict[str, Before]:
-        """What works in the chroots that are about to be repaired, by the names of their instances."""
+    def before(self, reports: Sequence[InstanceReport]) -> Callable[[], dict[str, Before]]:
+        """What works in the chroots that are about to be repaired, by the names of their instances.
+
+        It is being looked up; whoever wants to know it waits for it.
+        """
         wanted = [one.instance for one in reports if _will_be_repaired(one)]
         if not wanted:
-            return {}
+            return dict
         from chrootsync.probe.looking import working
 
-        found = working(self.stage.host, self._needed(wanted), now=self.now, dns=self.dns)
-        return {instance.name: before for instance, before in zip(wanted, found, strict=True)}
+        begun = working(self.stage.host, self.asker, self._needed(wanted), now=self.now, dns=self.dns)
+        return lambda: {one.name: before for one, before in zip(wanted, begun.result(), strict=True)}
 
     def after(
         self, reports: Sequence[InstanceReport], before: Mapping[str, Before], repair: int | None
@@ -66,7 +78,7 @@ class Prober:
             return probes
         from chrootsync.probe.looking import probe
 
-        found = probe(self.stage.host, self._needed(wanted), now=self.now, dns=self.dns)
+        found = probe(self.stage.host, self.asker, self._needed(wanted), now=self.now, dns=self.dns)
         return probes | {instance.name: one for instance, one in zip(wanted, found, strict=True)}
 
     def _needed(self, instances: Sequence[Instance]) -> list[tuple[Instance, Need]]:
