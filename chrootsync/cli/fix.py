@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline, transactions
-from chrootsync import repair as repairing
 from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory, root_lock
 from chrootsync.cli.looked import Looked, is_still_so, look
 from chrootsync.cli.probing import Prober
@@ -18,15 +17,13 @@ from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
 from chrootsync.model.frozen import frozen
 from chrootsync.pipeline import Task, observe, reloads
-from chrootsync.reload import Occasion
 from chrootsync.root import Root
-from chrootsync.root.write import Writer
 from chrootsync.state import lock
 from chrootsync.state.database import Database
-from chrootsync.state.journal import RepairJournal
 
 if TYPE_CHECKING:
     from chrootsync.probe.looking import Before
+    from chrootsync.state.journal import RepairJournal
 
 POLL = 0.5  # seconds between two looks whether a package manager has ended
 
@@ -41,15 +38,13 @@ class Run:
     now: float
     shown: Progress
     memory: Database
-    writer: Writer
     journal: RepairJournal
 
 
 def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: Looked | None = None) -> Pass:
     """Check, repair and reload, alone on this root; ``ahead`` is what was found already. Raises LockedError."""
     with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
-        writer = Writer(stage.root)
-        notes = recover(memory, writer)
+        notes = recover(memory, stage.root)
         before = transactions.under_way(stage.root)
         task = replace(task, memory=memory, force=wishes.force)
         if ahead is not None and not notes and is_still_so(ahead, memory):
@@ -63,7 +58,6 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, a
             now=now,
             shown=shown,
             memory=memory,
-            writer=writer,
             journal=memory.begin(began=now, trigger=wishes.trigger, version=__version__),
         )
         with closing(looked):
@@ -86,11 +80,14 @@ def _go_on(run: Run, looked: Looked, before: Sequence[transactions.Transaction],
     return Pass(instances=found, differences=differing, notes=(*notes, *run.memory.notes))
 
 
-def recover(memory: Database, writer: Writer) -> list[str]:
+def recover(memory: Database, root: Root) -> list[str]:
     """Roll forward from every repair that was cut short; sentences on what that came to."""
     notes: list[str] = []
     for unfinished in memory.unfinished():
-        result = repairing.recover(writer, unfinished, memory.keep)
+        from chrootsync import repair as repairing
+        from chrootsync.root.write import Writer
+
+        result = repairing.recover(Writer(root), unfinished, memory.keep)
         if result.problems:
             notes += result.problems
             continue
@@ -111,12 +108,16 @@ def _repair(
     if stage.host.run is not None:
         records = run.memory.reloads()
         remember(run, reloads.foresee(found, records, run.now))
-    if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
-        task = replace(task, transactions=transactions.under_way(stage.root) or before)
+    if all(finding.drift.remedy is Remedy.NONE for report in found for finding in report.findings):
+        return tuple(found), records
+    from chrootsync.root.write import Writer
+
+    task = replace(task, transactions=transactions.under_way(stage.root) or before)
+    writer = Writer(stage.root)
     done: list[InstanceReport] = []
     for one in found:
         run.shown.say(f"repairing {one.instance.name}")
-        done += pipeline.repair(task, run.writer, [one], run.journal)
+        done += pipeline.repair(task, writer, [one], run.journal)
     return tuple(done), records
 
 
@@ -141,7 +142,11 @@ def reload(
     run: Run, found: tuple[InstanceReport, ...], records: Mapping[str, Record]
 ) -> tuple[tuple[InstanceReport, ...], list[str]]:
     """Reload what was repaired, or leave that to who asked for it; sentences on what could not be remembered."""
+    if not reloads.due(found, records):
+        return found, remember(run, records)
     if run.wishes.reload:
+        from chrootsync.reload import Occasion
+
         automatic = run.wishes.trigger != MANUAL
         run.shown.say("reloading")
         # What was repaired has changed by now, so that it is older than the reload.

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice, repeat, takewhile
 from typing import Literal, NamedTuple
+
+from chrootsync.model.frozen import frozen
 
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
@@ -65,7 +67,7 @@ class BadElfError(Exception):
     """A file that the loader would refuse; the text is a clause without the path."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Machine:
     """Whom a file is made for: two files work together where these are equal. ``number`` is e_machine."""
 
@@ -74,7 +76,7 @@ class Machine:
     number: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Load:
     """A part of a file that the loader maps: ``size`` bytes at ``offset`` of the file come to lie at ``address``."""
 
@@ -83,7 +85,7 @@ class Load:
     size: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Elf:
     """The dynamic section of a file. ``runpath`` is None where it has none: an empty one still disables RPATHs.
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from chrootsync import reload as reloading
 from chrootsync import stale
 from chrootsync.model import Finding, Host, InstanceReport, OnChange, Outcome, Record, Reload, Remedy, Status
-from chrootsync.reload import Occasion
+
+if TYPE_CHECKING:
+    from chrootsync.reload import Occasion
+
+
+def due(reports: Sequence[InstanceReport], records: Mapping[str, Record]) -> bool:
+    """Whether any reload is wanted, or pending: most repairs find nothing to do."""
+    return any(
+        wanted_reload(report) is not OnChange.NOTHING or records.get(report.instance.name, Record()).pending
+        for report in reports
+    )
 
 
 def reload(
@@ -21,6 +31,8 @@ def reload(
 
     Gives the reports, and what is to be remembered.
     """
+    from chrootsync import reload as reloading
+
     remembered = dict(records)
     done: list[InstanceReport] = []
     for report in reports:
@@ -42,6 +54,8 @@ def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], no
             finding.drift.entry.rule.on_change for finding in report.findings if finding.drift.remedy is not Remedy.NONE
         )
         if wanted is not OnChange.NOTHING:
+            from chrootsync import reload as reloading
+
             record = records.get(report.instance.name, Record())
             remembered[report.instance.name] = reloading.pending(record, wanted, now)
     return remembered
@@ -51,6 +65,8 @@ def tell_pending(
     host: Host, reports: Sequence[InstanceReport], records: Mapping[str, Record]
 ) -> tuple[InstanceReport, ...]:
     """The reports of a check, with the reloads that are still due from an earlier repair."""
+    from chrootsync import reload as reloading
+
     told = []
     for report in reports:
         record = records.get(report.instance.name, Record())
@@ -67,6 +83,8 @@ def postpone(
     reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """The reports with every reload that is needed left to whoever asked for that; what is to be remembered."""
+    from chrootsync import reload as reloading
+
     remembered = dict(records)
     done: list[InstanceReport] = []
     for report in reports:
