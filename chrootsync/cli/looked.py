@@ -47,6 +47,8 @@ def look(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) 
     looker = prober(stage, wishes, now, shown)
     seen = observed.see if looker is None else both(observed.see, looker.needs.see)
     task = replace(task, seen=both(task.seen, seen))
+    if looker is not None:
+        task = replace(task, drifted=looker.expect)
     shown.say("comparing")
     with ExitStack() as undo:
         if looker is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from chrootsync.cli.compare import MANUAL, Wishes
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import STATE, Scene
-from chrootsync.model import ConfigError, Instance, InstanceReport, Probe, Remedy, Status
+from chrootsync.model import ConfigError, Drift, Instance, InstanceReport, PathError, Probe, Remedy, Status
 from chrootsync.model.frozen import frozen
 from chrootsync.probe.asking import Asker
 from chrootsync.probe.needs import Need, Needs
@@ -38,6 +39,15 @@ class Prober:
     def close(self) -> None:
         """End what was begun for lookups."""
         self.asker.close()
+
+    def expect(self, drift: Drift) -> None:
+        """Let the process that looks things up get ready: it is going to be asked, unless memory forbids the repair.
+
+        Where it cannot be started, whoever asks it is told.
+        """
+        if _is_repaired(drift) and _is_entered(drift.entry.instance):
+            with suppress(PathError):
+                self.asker.begin()
 
     def all(self, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
         """The reports with what somebody asked to be looked up; what was looked up already is not once more."""
@@ -120,9 +130,15 @@ def is_possible(stage: Scene) -> bool:
 
 
 def _will_be_repaired(report: InstanceReport) -> bool:
-    instance = report.instance
-    wanted = any(finding.drift.remedy not in (Remedy.NONE, Remedy.RELOAD) for finding in report.findings)
-    return wanted and instance.chrooted and instance.problem is None
+    return _is_entered(report.instance) and any(_is_repaired(finding.drift) for finding in report.findings)
+
+
+def _is_repaired(drift: Drift) -> bool:
+    return drift.remedy not in (Remedy.NONE, Remedy.RELOAD)
+
+
+def _is_entered(instance: Instance) -> bool:
+    return instance.chrooted and instance.problem is None
 
 
 def _was_repaired(report: InstanceReport) -> bool:

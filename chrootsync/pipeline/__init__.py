@@ -47,7 +47,7 @@ class Task:
 
     ``memory`` is what earlier runs left behind, ``force`` repairs also what they tell to leave alone, and
     ``transactions`` are the package managers at work, for whom the repair of a package's files waits. What ``trust``
-    knows to be in sync is not read.
+    knows to be in sync is not read. ``drifted`` is told of what differs as soon as that is found.
     """
 
     host: Host
@@ -59,6 +59,7 @@ class Task:
     force: bool = False
     transactions: Sequence[Transaction] = ()
     trust: Trust = inventory.NO_TRUST
+    drifted: Callable[[Drift], None] = lambda _drift: None
 
 
 def check(task: Task) -> tuple[InstanceReport, ...]:
@@ -80,6 +81,7 @@ def compared(task: Task) -> tuple[InstanceReport, ...]:
         counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
         drift = compare.judge(entry)
         if drift is not None:
+            task.drifted(drift)
             drifts.append(drift)
     recalled = _recalled(task, _with_orphans(task, drifts, needs))
     processes = stale.stale(suspects, lambda: _last_reloads(task)) if suspects.copies else {}
