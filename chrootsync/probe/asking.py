@@ -8,7 +8,9 @@ import sys
 from chrootsync import process
 from chrootsync.model import Completed
 
-PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Python keeps the compiled form of what is imported, and not of the program itself.
+PROGRAM = "import sys; sys.path.append(sys.argv[1]); import child; child.main()"
 SECONDS = 8.0  # for all lookups of one side, which are done at the same time
 GRACE = 7.0  # seconds that the process may take beyond them
 
@@ -26,7 +28,7 @@ class Asker:
     def begin(self) -> process.Answerer:
         """Let the process be ready when it is asked. Raises UnreadableError."""
         if self._process is None:
-            self._process = process.answering((os.path.abspath(sys.executable), "-I", "-S", PROGRAM))
+            self._process = process.answering((os.path.abspath(sys.executable), "-I", "-S", "-c", PROGRAM, HERE))
         return self._process
 
     def ask(self, plans: bytes) -> None:

@@ -24,7 +24,14 @@ import sys
 import time
 from binascii import crc32
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+
+# Type checkers take this name for true. To import typing for it would be a sixth of this program's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Lookup = Sequence[Any]
+    Answer = dict[str, Any]
 
 PLAN_LIMIT = 1 << 20
 ANSWER_LIMIT = 1 << 14  # bytes of the answer of one lookup
@@ -51,8 +58,6 @@ TYPES = {"A": 1, "NS": 2, "MX": 15}
 HOST_NOT_FOUND, NO_RECOVERY, NO_DATA = 1, 3, 4  # h_errno, gethostbyname(3)
 NO_LOAD_CONFIG = 0x80  # OPENSSL_init_crypto(3): openssl.cnf would be the chroot's
 
-Lookup = Sequence[Any]
-Answer = dict[str, Any]
 Said = tuple[int, bytes]
 """The signal that ended a process, or 0, NEVER or LATE, and what it said."""
 

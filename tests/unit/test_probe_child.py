@@ -21,6 +21,7 @@ import pytest
 
 from chrootsync import process
 from chrootsync.probe import child
+from chrootsync.probe.asking import PROGRAM
 from tests.unit.scenery import Tree, grow
 
 LONG = 30.0
@@ -50,7 +51,7 @@ def plan(
 
 def ends(*plans: dict[str, Any]) -> list[tuple[int, str]]:
     """How the processes that carry out some plans end, and what they say."""
-    command = (sys.executable, "-I", "-S", child.__file__)
+    command = (sys.executable, "-I", "-S", "-c", PROGRAM, os.path.dirname(child.__file__))
     with closing(process.answering(command)) as asked:
         asked.give(json.dumps(plans).encode(), timeout=LONG)
         done = asked.answer(timeout=2 * LONG)

@@ -14,7 +14,7 @@ import pytest
 from chrootsync import process
 from chrootsync.model import Answer, Completed, Daemon, Host, Instance, Probe, UnreadableError, UnsafeError
 from chrootsync.probe import child, looking
-from chrootsync.probe.asking import Asker
+from chrootsync.probe.asking import PROGRAM, Asker
 from chrootsync.probe.looking import Before
 from chrootsync.probe.needs import Need
 from tests.unit.scenery import instance
@@ -66,7 +66,7 @@ class Children:
         self.begun = self.ended = 0
 
     def answering(self, command: Sequence[str]) -> Children:
-        assert command == (sys.executable, "-I", "-S", os.path.abspath(child.__file__))
+        assert command == (sys.executable, "-I", "-S", "-c", PROGRAM, os.path.dirname(os.path.abspath(child.__file__)))
         if isinstance(self.instead, UnreadableError) and len(self.plans) >= self.after:
             raise self.instead
         self.begun += 1
