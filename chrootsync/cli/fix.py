@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from chrootsync import __version__, pipeline, transactions
 from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory, root_lock
 from chrootsync.cli.looked import Looked, is_still_so, look
-from chrootsync.cli.probing import Prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
@@ -22,7 +21,6 @@ from chrootsync.state import lock
 from chrootsync.state.database import Database
 
 if TYPE_CHECKING:
-    from chrootsync.probe.looking import Before
     from chrootsync.state.journal import RepairJournal
 
 POLL = 0.5  # seconds between two looks whether a package manager has ended
@@ -73,10 +71,12 @@ def _go_on(run: Run, looked: Looked, before: Sequence[transactions.Transaction],
         notes += more
     elif run.stage.instances:
         notes.append("this is an image: nothing runs in it, so nothing was reloaded")
-    found = found if looked.looker is None else _probed(run, looked.looker, found, looked.working)
-    found = _retried(run, found) if run.wishes.flush else found
+    probed = _probed(run, looked, found)
+    # While others look things up:
     run.memory.record_sources(observe.new_checksums(run.stage.root, looked.observed, run.memory.sources()))
     tidy(run, found)
+    found = probed()
+    found = _retried(run, found) if run.wishes.flush else found
     return Pass(instances=found, differences=differing, notes=(*notes, *run.memory.notes))
 
 
@@ -121,12 +121,13 @@ def _repair(
     return tuple(done), records
 
 
-def _probed(
-    run: Run, looker: Prober, found: tuple[InstanceReport, ...], working: Mapping[str, Before]
-) -> tuple[InstanceReport, ...]:
+def _probed(run: Run, looked: Looked, found: tuple[InstanceReport, ...]) -> Callable[[], tuple[InstanceReport, ...]]:
     """Look things up where something was repaired, and wherever else somebody asked for it."""
-    found = looker.after(found, working, run.journal.id)
-    return looker.all(found) if run.wishes.probe else found
+    looker = looked.looker
+    if looker is None:
+        return lambda: found
+    told = looker.after(found, looked.working, run.journal.id)
+    return (lambda: looker.all(told())) if run.wishes.probe else told
 
 
 def _retried(run: Run, found: tuple[InstanceReport, ...]) -> tuple[InstanceReport, ...]:

@@ -69,27 +69,38 @@ class Prober:
 
     def after(
         self, reports: Sequence[InstanceReport], before: Mapping[str, Before], repair: int | None
-    ) -> tuple[InstanceReport, ...]:
-        """The reports with what works in the chroots that were repaired; ``repair`` is its number."""
+    ) -> Callable[[], tuple[InstanceReport, ...]]:
+        """The reports with what works in the chroots that were repaired; ``repair`` is its number.
+
+        It is being looked up; whoever wants to know it waits for it.
+        """
         repaired = [one for one in reports if one.instance.name in before and _was_repaired(one)]
         if not repaired:
-            return tuple(reports)
+            return lambda: tuple(reports)
         from chrootsync.probe.looking import lost
 
-        probes = self._probes(repaired)
-        found = {name: lost(before[name], probe, self._way_back(repair)) for name, probe in probes.items()}
-        return tuple(replace(one, probe=found.get(one.instance.name, one.probe)) for one in reports)
+        begun = self._begun(repaired)
+
+        def told() -> tuple[InstanceReport, ...]:
+            found = {name: lost(before[name], probe, self._way_back(repair)) for name, probe in begun().items()}
+            return tuple(replace(one, probe=found.get(one.instance.name, one.probe)) for one in reports)
+
+        return told
 
     def _probes(self, reports: Sequence[InstanceReport]) -> dict[str, Probe]:
         """What works in the chroots of some reports, by the names of their instances."""
+        return self._begun(reports)()
+
+    def _begun(self, reports: Sequence[InstanceReport]) -> Callable[[], dict[str, Probe]]:
+        """The same, for whoever wants to wait for it later."""
         probes = {one.instance.name: Probe(error=one.instance.problem) for one in reports}
         wanted = [one.instance for one in reports if one.instance.problem is None and one.instance.chrooted]
         if not wanted:
-            return probes
+            return lambda: probes
         from chrootsync.probe.looking import probe
 
-        found = probe(self.stage.host, self.asker, self._needed(wanted), now=self.now, dns=self.dns)
-        return probes | {instance.name: one for instance, one in zip(wanted, found, strict=True)}
+        begun = probe(self.stage.host, self.asker, self._needed(wanted), now=self.now, dns=self.dns)
+        return lambda: probes | {one.name: found for one, found in zip(wanted, begun.result(), strict=True)}
 
     def _needed(self, instances: Sequence[Instance]) -> list[tuple[Instance, Need]]:
         names = [instance.name for instance in instances]

@@ -78,10 +78,14 @@ class Begun(Generic[_Result]):
             self._results.append(end.value)
 
 
-def probe(machine: Host, asker: Asker, wanted: Sequence[Wanted], *, now: float, dns: bool) -> list[Probe]:
+def probe(machine: Host, asker: Asker, wanted: Sequence[Wanted], *, now: float, dns: bool) -> Begun[list[Probe]]:
     """Do lookups inside chroots and outside; what keeps those of one from being done is the error of its probe."""
+    return Begun(_timed(_all(asker, [_probe(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])))
+
+
+def _timed(steps: Generator[None, None, list[Probe]]) -> Generator[None, None, list[Probe]]:
     began = time.monotonic()
-    found = Begun(_all(asker, [_probe(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])).result()
+    found = yield from steps
     return [replace(one, duration=time.monotonic() - began) for one in found]
 
 

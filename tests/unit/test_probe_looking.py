@@ -99,7 +99,7 @@ NOW = (True, "12:00:00 +0000 (UTC)")
 def probe(monkeypatch: pytest.MonkeyPatch, children: Children, refusal: UnsafeError | None = None) -> Probe:
     monkeypatch.setattr(process, "answering", children.answering)
     host = cast("Host", type("Machine", (), {"root": Root(refusal)})())
-    [found] = looking.probe(host, Asker(), [(WHERE, SERVICES)], now=5.0, dns=True)
+    [found] = looking.probe(host, Asker(), [(WHERE, SERVICES)], now=5.0, dns=True).result()
     return found
 
 
@@ -203,7 +203,9 @@ def test_all_instances_are_asked_at_the_same_time_and_what_they_have_in_common_o
     host = cast("Host", type("Machine", (), {"root": Root()})())
     other = replace(WHERE, name="in", chroot="/other")
 
-    found = looking.probe(host, Asker(), [(WHERE, SERVICES), (jail(), Need()), (other, SERVICES)], now=5.0, dns=True)
+    found = looking.probe(
+        host, Asker(), [(WHERE, SERVICES), (jail(), Need()), (other, SERVICES)], now=5.0, dns=True
+    ).result()
 
     assert [[one.answer for one in probe.lookups] for probe in found] == [[Answer.SAME] * 2, [], [Answer.SAME] * 2]
     asked = [[plan["chroot"] for plan in plans] for plans in children.plans]
@@ -227,7 +229,7 @@ def test_nothing_is_asked_where_nothing_is_needed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(process, "answering", children.answering)
     host = cast("Host", type("Machine", (), {"root": Root()})())
 
-    assert [one.lookups for one in looking.probe(host, Asker(), [(jail(), Need())], now=5.0, dns=True)] == [()]
+    assert [one.lookups for one in looking.probe(host, Asker(), [(jail(), Need())], now=5.0, dns=True).result()] == [()]
     assert looking.working(host, Asker(), [(jail(), Need())], now=5.0, dns=True).result() == [Before()]
 
 
@@ -240,7 +242,7 @@ def test_what_is_asked_outside_is_asked_once_for_all_instances(monkeypatch: pyte
     submission = Daemon(name="submission/inet", program="smtpd", chrooted=True, parameters={"mail_owner": "postfix"})
     other = replace(WHERE, name="in", chroot="/other", daemons=(submission,))
 
-    found = looking.probe(host, Asker(), [(WHERE, SERVICES), (other, SERVICES)], now=5.0, dns=True)
+    found = looking.probe(host, Asker(), [(WHERE, SERVICES), (other, SERVICES)], now=5.0, dns=True).result()
 
     lookups = [(plan["chroot"], [lookup[1] for lookup in plan["lookups"]]) for plan in children.plans[0]]
     assert lookups == [
