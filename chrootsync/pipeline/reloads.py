@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 def due(reports: Sequence[InstanceReport], records: Mapping[str, Record]) -> bool:
     """Whether any reload is wanted, or pending: most repairs find nothing to do."""
-    return any(
-        wanted_reload(report) is not OnChange.NOTHING or records.get(report.instance.name, Record()).pending
-        for report in reports
-    )
+    return any(_is_due(report, records) for report in reports)
 
 
 def reload(
@@ -34,16 +31,22 @@ def reload(
     from chrootsync import reload as reloading
 
     remembered = dict(records)
-    done: list[InstanceReport] = []
-    for report in reports:
-        instance, wanted = report.instance, wanted_reload(report)
-        record = records.get(instance.name, Record())
-        if instance.problem is not None or (wanted is OnChange.NOTHING and not record.pending):
-            done.append(report)
-            continue
-        result, remembered[instance.name] = reloading.reload(host, instance, wanted, record, occasion)
-        done.append(_settled(replace(report, reload=result)))
+    wanted = {
+        number: reloading.reload(
+            host, report.instance, wanted_reload(report), records.get(report.instance.name, Record()), occasion
+        )
+        for number, report in enumerate(reports)
+        if report.instance.problem is None and _is_due(report, records)
+    }
+    done = list(reports)
+    for number, (result, record) in zip(wanted, reloading.together(list(wanted.values())), strict=True):
+        remembered[reports[number].instance.name] = record
+        done[number] = _settled(replace(reports[number], reload=result))
     return tuple(done), remembered
+
+
+def _is_due(report: InstanceReport, records: Mapping[str, Record]) -> bool:
+    return wanted_reload(report) is not OnChange.NOTHING or records.get(report.instance.name, Record()).pending
 
 
 def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float) -> dict[str, Record]:
