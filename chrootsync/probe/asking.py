@@ -10,7 +10,12 @@ from chrootsync.model import Completed
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Python keeps the compiled form of what is imported, and not of the program itself.
-PROGRAM = "import sys; sys.path.append(sys.argv[1]); import child; child.main()"
+PROGRAM = """\
+import sys
+sys.path.append(sys.argv[1])
+import child
+child.main()
+"""
 SECONDS = 8.0  # for all lookups of one side, which are done at the same time
 GRACE = 7.0  # seconds that the process may take beyond them
 
