@@ -33,7 +33,7 @@ for name in postfix postfix-in postfix-out; do postconf -c /etc/$name -e "smtp_t
 postmulti -p reload 2>/dev/null
 """
 OVERRIDE = "/etc/chrootsync/rules.d/benchmark.toml"
-NO_RELOAD = '[[override]]\nid = "postfix.nss"\non_change = "nothing"\n'
+NO_RELOAD = '[[override]]\nid = "postfix.libgcc"\non_change = "nothing"\n'
 
 
 def measure(setup: Setup) -> Iterator[Measurement]:

@@ -56,22 +56,86 @@ class LiveRunner:
         return max([own, *children], key=lambda one: one.ticks).began
 
 
-def feed(command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
-    """Run ``command`` as LiveRunner does, with ``data`` as its standard input; only its standard output is kept.
+class Answerer:
+    """A process of our own that has a line of answer for each line that it is given; see ``answering``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], given: int, said: int) -> None:
+        """Take over the descriptors: the writing end of its standard input, the reading end of its output."""
+        self._process = process
+        self._given = given
+        self._said = said
+
+    def give(self, line: bytes, *, timeout: float) -> None:
+        """Give it a line. Where it takes none, ``answer`` tells."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._given, select.POLLOUT)
+        rest = memoryview(line + b"\n")
+        deadline = time.monotonic() + timeout
+        while rest and (left := deadline - time.monotonic()) > 0:
+            with suppress(BlockingIOError):
+                try:
+                    rest = rest[os.write(self._given, rest) :]
+                except BrokenPipeError:
+                    return
+            if rest:
+                poll.poll(left * 1000)
+
+    def answer(self, *, timeout: float) -> Completed:
+        """Its answer, with the status 0; else nothing, and how it ended, or None where the time was over."""
+        import select
+
+        from chrootsync.model import Completed
+
+        poll = select.poll()
+        poll.register(self._said, select.POLLIN)
+        deadline = time.monotonic() + timeout
+        text = bytearray()
+        while len(text) <= OUTPUT_LIMIT and (left := deadline - time.monotonic()) > 0:
+            if not poll.poll(left * 1000):
+                break
+            chunk = os.read(self._said, 1 << 16)
+            if not chunk:
+                return Completed(code=_ended(self._process, max(0.0, deadline - time.monotonic())), output="")
+            text += chunk
+            if text.endswith(b"\n"):
+                return Completed(code=0, output=text.decode("utf-8", "backslashreplace"))
+        return Completed(code=None, output="")
+
+    def close(self) -> None:
+        """End it at once, with all that it started: it only answers, so that nothing is lost."""
+        import signal
+
+        os.close(self._given)
+        os.close(self._said)
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def answering(command: Sequence[str]) -> Answerer:
+    """Start ``command`` as LiveRunner does, to be given lines and to answer each with one; the caller closes it.
 
     Raises UnreadableError as LiveRunner does.
     """
-    from chrootsync.model import Completed
+    import subprocess
 
-    with ExitStack() as undo:
-        given, output, errors = (_file(undo, command) for _ in range(3))
-        os.pwrite(given, data, 0)
-        process = _begin(command, output, errors, given)
+    with ExitStack() as undo, ExitStack() as theirs:
         try:
-            code = _wait(process, timeout, output)
-        finally:
-            _end(process)
-        return Completed(code=code, output=_text(output, OUTPUT_LIMIT))
+            their_input, given = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, their_input)
+            undo.callback(os.close, given)
+            said, their_output = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, said)
+            theirs.callback(os.close, their_output)
+        except OSError as error:
+            raise _refusal(command, error) from None
+        os.set_blocking(given, False)
+        process = _begin(command, their_output, subprocess.DEVNULL, their_input)
+        undo.pop_all()
+        return Answerer(process, given, said)
 
 
 def stream(command: Sequence[str], hear: Callable[[bytes], None], *, timeout: float) -> Completed:
@@ -214,6 +278,16 @@ def _waiting(process: subprocess.Popen[bytes], undo: ExitStack) -> Callable[[flo
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     return lambda seconds: poll.poll(seconds * 1000)
+
+
+def _ended(process: subprocess.Popen[bytes], timeout: float) -> int | None:
+    """The exit status of what is about to end; None where it has not within so many seconds."""
+    deadline = time.monotonic() + timeout
+    with ExitStack() as undo:
+        wait = _waiting(process, undo)
+        while process.poll() is None and (left := deadline - time.monotonic()) > 0:
+            wait(left)
+    return process.returncode
 
 
 def _cut(output: int) -> None:

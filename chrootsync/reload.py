@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from typing import TypeAlias, TypeVar
 
 from chrootsync import daemons, maillog
 from chrootsync.daemons import Running
@@ -31,6 +32,12 @@ POLL = 0.02
 STEADY = 0.1  # seconds that what begins anew has to last: what cannot read its configuration ends sooner
 MOST_TEXT = 200  # characters of a line of the log
 
+Result = TypeVar("Result")
+Steps: TypeAlias = Generator[None, None, Result]
+"""What comes to a result, step by step; each ends where there is something to wait for."""
+Done: TypeAlias = tuple[Reload, Record]
+"""What came of a reload, and what is to be remembered."""
+
 
 @frozen
 class Occasion:
@@ -41,9 +48,23 @@ class Occasion:
     config: Config
 
 
-def reload(
-    host: Host, instance: Instance, wanted: OnChange, record: Record, occasion: Occasion
-) -> tuple[Reload, Record]:
+def together(reloads: Sequence[Steps[Result]]) -> list[Result]:
+    """What all come to: commands are run one after the other, and what they do is waited for at the same time."""
+    results: dict[int, Result] = {}
+    left = dict(enumerate(reloads))
+    while left:
+        for number, steps in list(left.items()):
+            try:
+                next(steps)
+            except StopIteration as end:
+                results[number] = end.value
+                del left[number]
+        if left:
+            time.sleep(POLL)
+    return [results[number] for number in range(len(reloads))]
+
+
+def reload(host: Host, instance: Instance, wanted: OnChange, record: Record, occasion: Occasion) -> Steps[Done]:
     """Reload (or restart) one instance if it runs; what came of it, and what is to be remembered.
 
     What cannot be done now is pending and said so: a reload that failed, one too soon after the last, and one while the
@@ -67,7 +88,7 @@ def reload(
         reason = _reason_to_wait(host, host.run, instance, due, occasion)
         if reason is not None:
             return Reload(needed=True, pending=True, command=command, error=reason), due
-        return _carry_out(host, host.run, instance, command, due, occasion)
+        return (yield from _carry_out(host, host.run, instance, command, due, occasion))
     except PathError as error:
         failed = replace(due, failures=due.failures + 1, last=occasion.now)
         return Reload(needed=True, pending=True, command=command, error=str(error)), failed
@@ -177,7 +198,7 @@ def _started(host: Host, run: Runner, instance: Instance) -> float | None:
 
 def _carry_out(
     host: Host, run: Runner, instance: Instance, command: tuple[str, ...], due: Record, occasion: Occasion
-) -> tuple[Reload, Record]:
+) -> Steps[Done]:
     with ExitStack() as files:
         before = _before(host, instance, files)
         completed = run.run(command, timeout=occasion.config.reload_timeout)
@@ -192,7 +213,7 @@ def _carry_out(
         if error is not None:
             failed = replace(due, failures=due.failures + 1, last=occasion.now)
             return Reload(needed=True, pending=True, command=command, error=error, output=output), failed
-        trouble, seen = (None, ()) if before is None else _made_sure(host, instance, before)
+        trouble, seen = (None, ()) if before is None else (yield from _made_sure(host, instance, before))
     done = Reload(needed=True, done=True, command=command, error=trouble, output=output, seen=seen)
     return done, Record(last=occasion.now)
 
@@ -219,12 +240,12 @@ def _before(host: Host, instance: Instance, files: ExitStack) -> _Before | None:
     return _Before(processes=processes, reborn=daemons.reborn(host.root, instance), log=log)
 
 
-def _made_sure(host: Host, instance: Instance, before: _Before) -> tuple[str | None, tuple[str, ...]]:
+def _made_sure(host: Host, instance: Instance, before: _Before) -> Steps[tuple[str | None, tuple[str, ...]]]:
     """What went wrong after a reload, if anything, and clauses on what was looked at.
 
     Neither a process that is finishing its job nor a log that cannot be found is wrong.
     """
-    left = _wait(host, instance, before)
+    left = yield from _wait(host, instance, before)
     lines = before.log.lines()
     trouble = [line for line in lines or () if line.is_trouble]
     seen = ["the master runs"]
@@ -244,7 +265,7 @@ def _made_sure(host: Host, instance: Instance, before: _Before) -> tuple[str | N
     return f"its log says since the reload: {first}{more}; look there for what follows", tuple(seen)
 
 
-def _wait(host: Host, instance: Instance, before: _Before) -> list[Running]:
+def _wait(host: Host, instance: Instance, before: _Before) -> Steps[list[Running]]:
     """Wait, not for long, until what ran before has ended and what begins anew stays; gives what has not ended."""
     deadline = time.monotonic() + PATIENCE
     newest, since = before.reborn, deadline
@@ -255,4 +276,4 @@ def _wait(host: Host, instance: Instance, before: _Before) -> list[Running]:
             newest, since = anew, deadline if anew is None else now
         if now >= deadline or (not left and now - since >= STEADY):
             return left
-        time.sleep(POLL)
+        yield

@@ -19,11 +19,11 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from chrootsync import procfs
 from chrootsync.model import Drift, PathError, Reader, Source
+from chrootsync.model.frozen import frozen
 
 NEVER_WAIT = ("/etc/resolv.conf", "/etc/hosts")
 """What mail cannot do without, and what a network change may have changed just now. No package brings them in parts."""
@@ -32,7 +32,7 @@ RECORD_LOCK = "@hhqqi0q"  # struct flock of fcntl(2): type, whence, start, lengt
 CLOCK_ERROR = 1.0  # seconds; in doubt a file waits
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Transaction:
     """A package manager at work: ``pid`` and ``program`` hold the lock, and are None where they cannot be seen.
 

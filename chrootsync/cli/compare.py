@@ -140,7 +140,8 @@ def _checked(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progre
     looker = prober(stage, wishes, now, shown)
     if looker is None:
         return pipeline.check(task)
-    return looker.all(pipeline.check(replace(task, seen=both(task.seen, looker.needs.see))))
+    with closing(looker):
+        return looker.all(pipeline.check(replace(task, seen=both(task.seen, looker.needs.see))))
 
 
 def differences(stage: Scene, found: Sequence[InstanceReport], wishes: Wishes) -> Mapping[tuple[str, str], str]:

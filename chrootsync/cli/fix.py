@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from chrootsync import __version__, pipeline, transactions
-from chrootsync import repair as repairing
 from chrootsync.cli.compare import MANUAL, Pass, Wishes, differences, open_memory, root_lock
 from chrootsync.cli.looked import Looked, is_still_so, look
-from chrootsync.cli.probing import Prober
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import Scene
 from chrootsync.model import ChrootsyncError, InstanceReport, Record, Remedy, Report, Status
 from chrootsync.model.frozen import frozen, replace
 from chrootsync.pipeline import Task, observe, reloads
-from chrootsync.reload import Occasion
 from chrootsync.root import Root
-from chrootsync.root.write import Writer
 from chrootsync.state import lock
 from chrootsync.state.database import Database
-from chrootsync.state.journal import RepairJournal
 
 if TYPE_CHECKING:
-    from chrootsync.probe.looking import Before
+    from chrootsync.state.journal import RepairJournal
 
 POLL = 0.5  # seconds between two looks whether a package manager has ended
 
@@ -40,15 +35,13 @@ class Run:
     now: float
     shown: Progress
     memory: Database
-    writer: Writer
     journal: RepairJournal
 
 
 def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, ahead: Looked | None = None) -> Pass:
     """Check, repair and reload, alone on this root; ``ahead`` is what was found already. Raises LockedError."""
     with lock(*root_lock(stage), wishes.wait), closing(open_memory(stage, now, write=True)) as memory:
-        writer = Writer(stage.root)
-        notes = recover(memory, writer)
+        notes = recover(memory, stage.root)
         before = transactions.under_way(stage.root)
         task = replace(task, memory=memory, force=wishes.force)
         if ahead is not None and not notes and is_still_so(ahead, memory):
@@ -62,28 +55,38 @@ def fix(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress, a
             now=now,
             shown=shown,
             memory=memory,
-            writer=writer,
             journal=memory.begin(began=now, trigger=wishes.trigger, version=__version__),
         )
-        differing = differences(stage, looked.reports, wishes)
-        found, records = _repair(run, looked.reports, before)
-        if stage.host.run is not None:
-            found, more = reload(run, found, records)
-            notes += more
-        elif stage.instances:
-            notes.append("this is an image: nothing runs in it, so nothing was reloaded")
-        found = found if looked.looker is None else _probed(run, looked.looker, found, looked.working)
-        found = _retried(run, found) if wishes.flush else found
-        memory.record_sources(observe.new_checksums(stage.root, looked.observed, memory.sources()))
-        tidy(run, found)
-        return Pass(instances=found, differences=differing, notes=(*notes, *memory.notes))
+        with closing(looked):
+            return _go_on(run, looked, before, notes)
 
 
-def recover(memory: Database, writer: Writer) -> list[str]:
+def _go_on(run: Run, looked: Looked, before: Sequence[transactions.Transaction], notes: list[str]) -> Pass:
+    """Repair and reload what was found, and see what works then."""
+    differing = differences(run.stage, looked.reports, run.wishes)
+    found, records = _repair(run, looked.reports, before)
+    if run.stage.host.run is not None:
+        found, more = reload(run, found, records)
+        notes += more
+    elif run.stage.instances:
+        notes.append("this is an image: nothing runs in it, so nothing was reloaded")
+    probed = _probed(run, looked, found)
+    # While others look things up:
+    run.memory.record_sources(observe.new_checksums(run.stage.root, looked.observed, run.memory.sources()))
+    tidy(run, found)
+    found = probed()
+    found = _retried(run, found) if run.wishes.flush else found
+    return Pass(instances=found, differences=differing, notes=(*notes, *run.memory.notes))
+
+
+def recover(memory: Database, root: Root) -> list[str]:
     """Roll forward from every repair that was cut short; sentences on what that came to."""
     notes: list[str] = []
     for unfinished in memory.unfinished():
-        result = repairing.recover(writer, unfinished, memory.keep)
+        from chrootsync import repair as repairing
+        from chrootsync.root.write import Writer
+
+        result = repairing.recover(Writer(root), unfinished, memory.keep)
         if result.problems:
             notes += result.problems
             continue
@@ -104,21 +107,26 @@ def _repair(
     if stage.host.run is not None:
         records = run.memory.reloads()
         remember(run, reloads.foresee(found, records, run.now))
-    if any(finding.drift.remedy is not Remedy.NONE for report in found for finding in report.findings):
-        task = replace(task, transactions=transactions.under_way(stage.root) or before)
+    if all(finding.drift.remedy is Remedy.NONE for report in found for finding in report.findings):
+        return tuple(found), records
+    from chrootsync.root.write import Writer
+
+    task = replace(task, transactions=transactions.under_way(stage.root) or before)
+    writer = Writer(stage.root)
     done: list[InstanceReport] = []
     for one in found:
         run.shown.say(f"repairing {one.instance.name}")
-        done += pipeline.repair(task, run.writer, [one], run.journal)
+        done += pipeline.repair(task, writer, [one], run.journal)
     return tuple(done), records
 
 
-def _probed(
-    run: Run, looker: Prober, found: tuple[InstanceReport, ...], working: Mapping[str, Before]
-) -> tuple[InstanceReport, ...]:
+def _probed(run: Run, looked: Looked, found: tuple[InstanceReport, ...]) -> Callable[[], tuple[InstanceReport, ...]]:
     """Look things up where something was repaired, and wherever else somebody asked for it."""
-    found = looker.after(found, working, run.journal.id)
-    return looker.all(found) if run.wishes.probe else found
+    looker = looked.looker
+    if looker is None:
+        return lambda: found
+    told = looker.after(found, looked.working, run.journal.id)
+    return (lambda: looker.all(told())) if run.wishes.probe else told
 
 
 def _retried(run: Run, found: tuple[InstanceReport, ...]) -> tuple[InstanceReport, ...]:
@@ -134,7 +142,11 @@ def reload(
     run: Run, found: tuple[InstanceReport, ...], records: Mapping[str, Record]
 ) -> tuple[tuple[InstanceReport, ...], list[str]]:
     """Reload what was repaired, or leave that to who asked for it; sentences on what could not be remembered."""
+    if not reloads.due(found, records):
+        return found, remember(run, records)
     if run.wishes.reload:
+        from chrootsync.reload import Occasion
+
         automatic = run.wishes.trigger != MANUAL
         run.shown.say("reloading")
         # What was repaired has changed by now, so that it is older than the reload.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from chrootsync import pipeline, transactions
@@ -34,16 +34,29 @@ class Looked:
     working: Mapping[str, Before]
     newest: int | None = None
 
+    def close(self) -> None:
+        """End what lookups were begun for."""
+        if self.looker is not None:
+            self.looker.close()
+
 
 def look(stage: Scene, task: Task, wishes: Wishes, now: float, shown: Progress) -> Looked:
-    """Compare, and see what works where something is to be repaired."""
+    """Compare, and see what works where something is to be repaired; whoever calls this closes the looker."""
     observed = observe.Observed()
     looker = prober(stage, wishes, now, shown)
     seen = observed.see if looker is None else both(observed.see, looker.needs.see)
     task = replace(task, seen=both(task.seen, seen))
+    if looker is not None:
+        task = replace(task, drifted=looker.expect)
     shown.say("comparing")
-    reports = pipeline.check(task)
-    working = {} if looker is None else looker.before(reports)
+    with ExitStack() as undo:
+        if looker is not None:
+            undo.callback(looker.close)
+        reports = pipeline.compared(task)
+        works = dict if looker is None else looker.before(reports)
+        reports = pipeline.named(task.host, reports)  # while others look things up
+        working = works()
+        undo.pop_all()
     return Looked(task=task, reports=reports, observed=observed, looker=looker, working=working)
 
 

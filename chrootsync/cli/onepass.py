@@ -115,11 +115,17 @@ def _prepared(where: Places, word: int, undo: ExitStack) -> _Ahead | None:
 
     Where the word is there already, a package manager is at work, or something is wrong, nothing is looked at ahead.
     """
+    import hashlib  # noqa: F401 -- by importing it
+    import tempfile  # noqa: F401 -- likewise
+
     import chrootsync.cli.fix
     import chrootsync.packages
     import chrootsync.probe.looking
+    import chrootsync.reload
+    import chrootsync.repair
     import chrootsync.report.journal
-    import chrootsync.state.database  # noqa: F401 -- by importing it
+    import chrootsync.root.write
+    import chrootsync.state.database  # noqa: F401 -- likewise
 
     if select.select([word], [], [], 0)[0]:
         return None
@@ -133,6 +139,7 @@ def _prepared(where: Places, word: int, undo: ExitStack) -> _Ahead | None:
         return None  # the pass itself will tell
     if looked is None:
         return None
+    undo.callback(looked.close)
     return _Ahead(began=began, stage=stage, root=roots[-1], looked=looked)
 
 

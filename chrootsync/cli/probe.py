@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -71,7 +72,8 @@ def _look(stage: Scene, shown: Progress, notes: tuple[str, ...], *, dns: bool) -
         keep_out=keep_out(stage),
         seen=prober.needs.see,
     )
-    found = prober.all(pipeline.check(task))
+    with closing(prober):
+        found = prober.all(pipeline.check(task))
     return Report(
         generated=began,
         duration=time.monotonic() - clock,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from chrootsync.cli.compare import MANUAL, Wishes
 from chrootsync.cli.progress import Progress
 from chrootsync.cli.setup import STATE, Scene
-from chrootsync.model import ConfigError, Instance, InstanceReport, Probe, Remedy, Status
+from chrootsync.model import ConfigError, Drift, Instance, InstanceReport, PathError, Probe, Remedy, Status
 from chrootsync.model.frozen import field, frozen, replace
+from chrootsync.probe.asking import Asker
 from chrootsync.probe.needs import Need, Needs
 
 if TYPE_CHECKING:
@@ -21,52 +23,83 @@ SHOWN = 3  # instances that are named while they are probed
 
 @frozen
 class Prober:
-    """Looks things up in chroots of a scene; ``needs`` has to see every entry that is compared there."""
+    """Looks things up in chroots of a scene; ``needs`` has to see every entry that is compared there.
+
+    Whoever makes this closes it.
+    """
 
     stage: Scene
     now: float
     dns: bool
     shown: Progress
     needs: Needs = field(default_factory=Needs)
+    asker: Asker = field(default_factory=Asker)
+
+    def close(self) -> None:
+        """End what was begun for lookups."""
+        self.asker.close()
+
+    def expect(self, drift: Drift) -> None:
+        """Let the process that looks things up get ready: it is going to be asked, unless memory forbids the repair.
+
+        Where it cannot be started, whoever asks it is told.
+        """
+        if _is_repaired(drift) and _is_entered(drift.entry.instance):
+            with suppress(PathError):
+                self.asker.begin()
 
     def all(self, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
         """The reports with what somebody asked to be looked up; what was looked up already is not once more."""
         probes = self._probes([one for one in reports if one.probe is None])
         return tuple(replace(one, probe=replace(one.probe or probes[one.instance.name], asked=True)) for one in reports)
 
-    def before(self, reports: Sequence[InstanceReport]) -> dict[str, Before]:
-        """What works in the chroots that are about to be repaired, by the names of their instances."""
+    def before(self, reports: Sequence[InstanceReport]) -> Callable[[], dict[str, Before]]:
+        """What works in the chroots that are about to be repaired, by the names of their instances.
+
+        It is being looked up; whoever wants to know it waits for it.
+        """
         wanted = [one.instance for one in reports if _will_be_repaired(one)]
         if not wanted:
-            return {}
+            return dict
         from chrootsync.probe.looking import working
 
-        found = working(self.stage.host, self._needed(wanted), now=self.now, dns=self.dns)
-        return {instance.name: before for instance, before in zip(wanted, found, strict=True)}
+        begun = working(self.stage.host, self.asker, self._needed(wanted), now=self.now, dns=self.dns)
+        return lambda: {one.name: before for one, before in zip(wanted, begun.result(), strict=True)}
 
     def after(
         self, reports: Sequence[InstanceReport], before: Mapping[str, Before], repair: int | None
-    ) -> tuple[InstanceReport, ...]:
-        """The reports with what works in the chroots that were repaired; ``repair`` is its number."""
+    ) -> Callable[[], tuple[InstanceReport, ...]]:
+        """The reports with what works in the chroots that were repaired; ``repair`` is its number.
+
+        It is being looked up; whoever wants to know it waits for it.
+        """
         repaired = [one for one in reports if one.instance.name in before and _was_repaired(one)]
         if not repaired:
-            return tuple(reports)
+            return lambda: tuple(reports)
         from chrootsync.probe.looking import lost
 
-        probes = self._probes(repaired)
-        found = {name: lost(before[name], probe, self._way_back(repair)) for name, probe in probes.items()}
-        return tuple(replace(one, probe=found.get(one.instance.name, one.probe)) for one in reports)
+        begun = self._begun(repaired)
+
+        def told() -> tuple[InstanceReport, ...]:
+            found = {name: lost(before[name], probe, self._way_back(repair)) for name, probe in begun().items()}
+            return tuple(replace(one, probe=found.get(one.instance.name, one.probe)) for one in reports)
+
+        return told
 
     def _probes(self, reports: Sequence[InstanceReport]) -> dict[str, Probe]:
         """What works in the chroots of some reports, by the names of their instances."""
+        return self._begun(reports)()
+
+    def _begun(self, reports: Sequence[InstanceReport]) -> Callable[[], dict[str, Probe]]:
+        """The same, for whoever wants to wait for it later."""
         probes = {one.instance.name: Probe(error=one.instance.problem) for one in reports}
         wanted = [one.instance for one in reports if one.instance.problem is None and one.instance.chrooted]
         if not wanted:
-            return probes
+            return lambda: probes
         from chrootsync.probe.looking import probe
 
-        found = probe(self.stage.host, self._needed(wanted), now=self.now, dns=self.dns)
-        return probes | {instance.name: one for instance, one in zip(wanted, found, strict=True)}
+        begun = probe(self.stage.host, self.asker, self._needed(wanted), now=self.now, dns=self.dns)
+        return lambda: probes | {one.name: found for one, found in zip(wanted, begun.result(), strict=True)}
 
     def _needed(self, instances: Sequence[Instance]) -> list[tuple[Instance, Need]]:
         names = [instance.name for instance in instances]
@@ -107,9 +140,15 @@ def is_possible(stage: Scene) -> bool:
 
 
 def _will_be_repaired(report: InstanceReport) -> bool:
-    instance = report.instance
-    wanted = any(finding.drift.remedy not in (Remedy.NONE, Remedy.RELOAD) for finding in report.findings)
-    return wanted and instance.chrooted and instance.problem is None
+    return _is_entered(report.instance) and any(_is_repaired(finding.drift) for finding in report.findings)
+
+
+def _is_repaired(drift: Drift) -> bool:
+    return drift.remedy not in (Remedy.NONE, Remedy.RELOAD)
+
+
+def _is_entered(instance: Instance) -> bool:
+    return instance.chrooted and instance.problem is None
 
 
 def _was_repaired(report: InstanceReport) -> bool:

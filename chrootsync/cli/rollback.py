@@ -172,11 +172,10 @@ def _refuse_damaged(stage: Scene, memory: Database) -> None:
 
 def _take_back_alone(stage: Scene, number: int | None, wishes: Wishes, shown: Progress, now: float) -> _Told:
     from chrootsync.cli.fix import recover
-    from chrootsync.root.write import Writer
 
     with closing(open_memory(stage, now, write=True)) as memory:
         _refuse_unusable(stage, memory)
-        notes = recover(memory, Writer(stage.root))
+        notes = recover(memory, stage.root)
         chosen = _chosen(stage, memory, number)
         if isinstance(chosen, str):
             return _Told(history=told_of(stage, memory, []), made=None, notes=(*notes, chosen))
@@ -241,7 +240,6 @@ def _newest(memory: Database) -> Repair:
 def _run(stage: Scene, memory: Database, repair: Repair, wishes: Wishes, now: float, shown: Progress) -> Run:
     """What the steps of a rollback share with those of a repair."""
     from chrootsync.cli.fix import Run
-    from chrootsync.root.write import Writer
 
     task = Task(
         host=stage.host,
@@ -258,7 +256,6 @@ def _run(stage: Scene, memory: Database, repair: Repair, wishes: Wishes, now: fl
         now=now,
         shown=shown,
         memory=memory,
-        writer=Writer(stage.root),
         journal=memory.begin(began=now, trigger=TRIGGER, version=__version__, undoes=repair.id),
     )
 
@@ -268,6 +265,7 @@ def _carry_out(run: Run, repair: Repair) -> tuple[tuple[InstanceReport, ...], li
     from chrootsync.cli.fix import reload, remember, tidy
     from chrootsync.pipeline.reloads import wanted_reload
     from chrootsync.pipeline.rollback import rollback as take_back
+    from chrootsync.root.write import Writer
 
     records: dict[str, Record] = {}
     notes: list[str] = []
@@ -276,7 +274,7 @@ def _carry_out(run: Run, repair: Repair) -> tuple[tuple[InstanceReport, ...], li
         records = run.memory.reloads()
         remember(run, _foreseen(run, repair, records))
     run.shown.say(f"taking back repair {repair.id}")
-    reports = take_back(run.task, run.writer, run.memory, run.journal, repair, now=run.now)
+    reports = take_back(run.task, Writer(run.stage.root), run.memory, run.journal, repair, now=run.now)
     if live:
         changed = tuple(report for report in reports if wanted_reload(report) is not OnChange.NOTHING)
         reloaded, more = reload(run, changed, records)

@@ -39,17 +39,25 @@ def libc(inputs: Inputs) -> Libc:
 
 
 def _libc(loader: Loader) -> Libc:
-    """musl where the root's programs ask for its loader: Debian can have both, Alpine a glibc look-alike."""
+    glibc = _glibc(loader)
+    if glibc is not None:
+        return Libc(name="glibc", version=_glibc_version(_bytes(loader.inputs, glibc.path)))
     interpreter = loader.layout.interpreter
-    if not interpreter or MUSL_LOADER.fullmatch(interpreter.rpartition("/")[2]) is None:
-        glibc = _found(loader, "libc.so.6")
-        if glibc is not None:
-            return Libc(name="glibc", version=_glibc_version(_bytes(loader.inputs, glibc.path)))
+    if not _is_of_musl(interpreter):
         names = [name for name in loader.inputs.names("/lib") if MUSL_LOADER.fullmatch(name)]
         interpreter = f"/lib/{min(names)}" if names else ""
     data = _bytes(loader.inputs, interpreter) if interpreter else b""
     version = MUSL_VERSION.search(data)
     return Libc(name="musl", version=version[1].decode() if version else None) if data else Libc()
+
+
+def _glibc(loader: Loader) -> Loaded | None:
+    """None where the root's programs ask for musl's loader: Debian can have both, Alpine a glibc look-alike."""
+    return None if _is_of_musl(loader.layout.interpreter) else _found(loader, "libc.so.6")
+
+
+def _is_of_musl(interpreter: str) -> bool:
+    return MUSL_LOADER.fullmatch(interpreter.rpartition("/")[2]) is not None
 
 
 def _found(loader: Loader, name: str) -> Loaded | None:
@@ -118,7 +126,7 @@ def _socket(inputs: Inputs, module: str, library: Loaded) -> str | None:
 def libraries(inputs: Inputs, names: Sequence[str]) -> LibrarySet:
     """What libraries need that are given by name or absolute path."""
     loader = load(inputs)
-    if _libc(loader).name == "musl":
+    if _glibc(loader) is None and _libc(loader).name == "musl":
         return LibrarySet()
     return _Closure(loader).follow([(name, "") for name in names], required=True)
 

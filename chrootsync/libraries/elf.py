@@ -1,20 +1,22 @@
-"""What the dynamic loader wants to know of an ELF file: elf(5); its headers are read with pyelftools.
+"""What the dynamic loader wants to know of an ELF file: elf(5).
 
-The rest is read by hand. For symbols, pyelftools takes a hundred times as long; versions it finds by section headers
-alone, which the loader never looks at; and a dynamic section or a text without an end keeps it busy for minutes.
+It is read by hand: few numbers matter, all of them in tables whose rows are of one length. An ELF reader for all
+purposes takes longer to be imported than all libraries of a chroot to be read; it finds versions by section headers,
+which the loader never looks at; and a dynamic section or a text without an end keeps it busy for minutes.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice, repeat, takewhile
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-PROGRAM_HEADER_SIZE = {32: 32, 64: 56}
+from chrootsync.model.frozen import field, frozen
+
+ET_EXEC, ET_DYN = 2, 3
+PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 MAX_PROGRAM_HEADERS = 512
 MAX_TAGS = 4096
 MAX_STRING = 4096
@@ -64,7 +66,7 @@ class BadElfError(Exception):
     """A file that the loader would refuse; the text is a clause without the path."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Machine:
     """Whom a file is made for: two files work together where these are equal. ``number`` is e_machine."""
 
@@ -73,7 +75,7 @@ class Machine:
     number: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Load:
     """A part of a file that the loader maps: ``size`` bytes at ``offset`` of the file come to lie at ``address``."""
 
@@ -82,7 +84,7 @@ class Load:
     size: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Elf:
     """The dynamic section of a file. ``runpath`` is None where it has none: an empty one still disables RPATHs.
 
@@ -120,75 +122,79 @@ def _order(code: int) -> Literal["little", "big"] | None:
 def parse(data: bytes) -> Elf:
     """What a shared library or program says to the loader. Raises BadElfError, whatever the file holds."""
     made_for = machine(data)
-    head = _head(data, made_for)
-    # Imported here: a host in sync needs no ELF reader, and it would double the time that such a check takes.
-    from elftools.common.exceptions import ELFError
-    from elftools.construct import ConstructError
-
     try:
-        return _read(data, head, made_for)
-    except (ELFError, ConstructError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
-        raise BadElfError("is a damaged ELF file") from error
-    except (AssertionError, StopIteration, EOFError) as error:
+        return _read(data, made_for)
+    except (struct.error, ValueError, LookupError, ArithmeticError) as error:
         raise BadElfError("is a damaged ELF file") from error
 
 
-def _head(data: bytes, made_for: Machine) -> bytes:
-    """The ELF header with the program headers behind it, once it is found to be sane; sections are struck out of it.
+class _Header(NamedTuple):
+    """What matters of an ELF header: at ``place`` begin the ``rows`` of program headers, each of ``size`` bytes."""
 
-    The loader never looks at sections, and a forged count of them would keep the ELF reader busy for hours.
-    """
-    wide = made_for.bits == 64
-    place, sections, size = (32, 40, 8) if wide else (28, 32, 4)
-    tail = 54 if wide else 42  # e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
-    length = tail + 10
-    if len(data) < length:
+    kind: int
+    place: int
+    flags: int
+    size: int
+    rows: int
+
+
+class _Segment(NamedTuple):
+    """What matters of a program header."""
+
+    kind: int
+    offset: int
+    address: int
+    length: int
+
+
+def _head(data: bytes, made_for: Machine, order: str) -> _Header:
+    """The ELF header. Sections are nothing to the loader, and so nothing here."""
+    layout = struct.Struct(order + ("16xH14xQ8xI2xHH6x" if made_for.bits == 64 else "16xH10xI4xI2xHH6x"))
+    if len(data) < layout.size:
         raise BadElfError("is a truncated ELF file")
-    entry_size = int.from_bytes(data[tail : tail + 2], made_for.order)
-    count = int.from_bytes(data[tail + 2 : tail + 4], made_for.order)
-    if entry_size != PROGRAM_HEADER_SIZE[made_for.bits] or not 0 < count <= MAX_PROGRAM_HEADERS:
+    return _Header(*layout.unpack_from(data))
+
+
+def _segments(data: bytes, head: _Header, made_for: Machine, order: str) -> list[_Segment]:
+    """The program headers, once they are found to be sane."""
+    row = struct.Struct(order + ("I4xQQ8xQ16x" if made_for.bits == 64 else "III4xI12x"))
+    if head.size != row.size or not 0 < head.rows <= MAX_PROGRAM_HEADERS:
         raise BadElfError("has a broken ELF header")
-    start = int.from_bytes(data[place : place + size], made_for.order)
-    table = data[start : start + count * entry_size]
-    if len(table) < count * entry_size:
+    table = data[head.place : head.place + head.rows * head.size]
+    if len(table) < head.rows * head.size:
         raise BadElfError("is a truncated ELF file")
-    head = bytearray(data[:length])
-    head[place : place + size] = length.to_bytes(size, made_for.order)
-    head[sections : sections + size] = bytes(size)
-    head[tail + 4 :] = bytes(6)
-    return bytes(head) + table
+    return [_Segment(*numbers) for numbers in row.iter_unpack(table)]
 
 
-def _read(data: bytes, head: bytes, made_for: Machine) -> Elf:
-    from elftools.elf.elffile import ELFFile
-
-    file = ELFFile(io.BytesIO(head))
-    if file.header["e_type"] not in {"ET_DYN", "ET_EXEC"}:
+def _read(data: bytes, made_for: Machine) -> Elf:
+    order = "<" if made_for.order == "little" else ">"
+    head = _head(data, made_for, order)
+    segments = _segments(data, head, made_for, order)
+    if head.kind not in (ET_EXEC, ET_DYN):
         raise BadElfError("is neither a shared library nor a program")
-    headers: list[Any] = [segment.header for segment in file.iter_segments()]
-    kinds = {header["p_type"]: header for header in headers}  # the loader takes the last of a kind, too
-    loads = tuple(_load(header, len(data)) for header in headers if header["p_type"] == "PT_LOAD")
-    interpreter = kinds.get("PT_INTERP")
-    dynamic = kinds.get("PT_DYNAMIC")
-    tags = _tags(data, dynamic["p_offset"], made_for) if dynamic else []
+    kinds = {segment.kind: segment for segment in segments}  # the loader takes the last of a kind, too
+    loads = tuple(_load(segment, len(data)) for segment in segments if segment.kind == PT_LOAD)
+    interpreter = kinds.get(PT_INTERP)
+    dynamic = kinds.get(PT_DYNAMIC)
+    tags = _tags(data, dynamic.offset, made_for) if dynamic else []
     names = TAGS | MIPS_TAGS if made_for.number == MIPS else TAGS
     numbers = {names[tag]: value for tag, value in tags if tag in names}
     texts = _texts(data, tags, loads)
     return Elf(
         machine=made_for,
-        hard_float=bool(file.header["e_flags"] & EF_ARM_ABI_FLOAT_HARD),
+        hard_float=bool(head.flags & EF_ARM_ABI_FLOAT_HARD),
         needed=tuple(map(_file_name, texts.get(DT_NEEDED, ()))),
         rpath=next(iter(texts.get(DT_RPATH, ())), ""),
         runpath=next(iter(texts.get(DT_RUNPATH, ())), None),
         default_directories=not numbers.get("DT_FLAGS_1", 0) & DF_1_NODEFLIB,
-        interpreter=_text(data, interpreter["p_offset"]) if interpreter else None,
+        interpreter=_text(data, interpreter.offset) if interpreter else None,
         loads=loads,
         numbers=numbers,
     )
 
 
-def _load(header: Any, length: int) -> Load:
-    found = Load(address=header["p_vaddr"], offset=header["p_offset"], size=header["p_filesz"])
+def _load(segment: _Segment, length: int) -> Load:
+    found = Load(address=segment.address, offset=segment.offset, size=segment.length)
     if found.offset + found.size > length:
         raise BadElfError("is a truncated ELF file")  # the loader would map it, the daemon die of SIGBUS
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from posixpath import normpath
 
@@ -12,6 +11,7 @@ from chrootsync import distribution
 from chrootsync.libraries.elf import BadElfError, Elf, Machine, parse
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
 from chrootsync.model import UnreadableError
+from chrootsync.model.frozen import frozen
 
 # Programs that tell which of several architectures is the root's own.
 PROGRAMS = ("/bin/sh", "/usr/bin/env", "/sbin/ldconfig")
@@ -44,7 +44,7 @@ MAX_PATH = 255
 FLAT_SINCE = {"debian": (13,), "raspbian": (13,), "ubuntu": (25, 4)}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Layout:
     """The loader's default directories in their order, and the one that copies go to; ``lib`` stands for $LIB."""
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from posixpath import dirname, normpath
 
 from chrootsync.libraries import elf, layout, ldcache
 from chrootsync.libraries.elf import BadElfError, Elf
 from chrootsync.libraries.inputs import LIBRARY_LIMIT, Inputs
 from chrootsync.model import NotAFileError, UnreadableError
+from chrootsync.model.frozen import field, frozen
 
 CACHE = "/etc/ld.so.cache"
 CACHE_LIMIT = 16 << 20
 TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_]))")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Loaded:
     """A library that was found: the host's path, its place inside the chroot, and the library that needs it.
 
@@ -32,7 +32,7 @@ class Loaded:
     cached: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Candidate:
     """A path that the loader would try, and what it would be inside the chroot."""
 
@@ -41,7 +41,7 @@ class Candidate:
     cached: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Loader:
     """The dynamic loader of one root; ``parsed`` keeps what was read, an error as its clause."""
 
@@ -132,7 +132,7 @@ class Loader:
         return self.layout.machine is not None and elf.machine(data) != self.layout.machine
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _SearchPath:
     paths: str
     owner: Loaded

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from chrootsync.libraries.inputs import Inputs
+from chrootsync.model.frozen import field, frozen
 
 # SUSE's glibc looks in the second place where the first is missing.
 PATHS = ("/etc/nsswitch.conf", "/usr/etc/nsswitch.conf")
@@ -25,7 +25,7 @@ ACTION = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Service:
     """One module of a line, and the actions in brackets behind it where they are not the default; by status."""
 

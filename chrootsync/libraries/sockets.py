@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from chrootsync.libraries import nsswitch
 from chrootsync.libraries.nsswitch import CONTINUE, RETURN, Lines, Service
+from chrootsync.model.frozen import frozen
 
 BUS = ((b"unix:path=/run/dbus/", "/run/dbus/system_bus_socket"),)
 OLD_BUS = ((b"unix:path=/var/run/dbus/", "/var/run/dbus/system_bus_socket"),)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Talker:
     """A module that answers nothing without a daemon.
 
@@ -78,7 +78,7 @@ def socket_of(module: str, data: bytes) -> str | None:
     return next((path for text, path in talker.builds if text in data), talker.default)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Silent:
     """What a module without its socket means: whether lookups get along without it, and the way out."""
 

@@ -47,7 +47,7 @@ class Task:
 
     ``memory`` is what earlier runs left behind, ``force`` repairs also what they tell to leave alone, and
     ``transactions`` are the package managers at work, for whom the repair of a package's files waits. What ``trust``
-    knows to be in sync is not read.
+    knows to be in sync is not read. ``drifted`` is told of what differs as soon as that is found.
     """
 
     host: Host
@@ -59,9 +59,15 @@ class Task:
     force: bool = False
     transactions: Sequence[Transaction] = ()
     trust: Trust = inventory.NO_TRUST
+    drifted: Callable[[Drift], None] = lambda _drift: None
 
 
 def check(task: Task) -> tuple[InstanceReport, ...]:
+    """Compare every instance with what it must hold, and tell whose files drifted."""
+    return named(task.host, compared(task))
+
+
+def compared(task: Task) -> tuple[InstanceReport, ...]:
     """Compare every instance with what it must hold."""
     counts = {id(instance): 0 for instance in task.instances}
     drifts: list[Drift] = []
@@ -76,14 +82,14 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
             counts[id(entry.instance)] += entry.rule is not inventory.INSTANCE_RULE
             drift = compare.judge(entry)
             if drift is not None:
+                task.drifted(drift)
                 drifts.append(drift)
     recalled = _recalled(task, _with_orphans(task, drifts, needs))
     processes = stale.stale(suspects, lambda: _last_reloads(task)) if suspects.copies else {}
     recalled += [drift for told in processes.values() for _, drift in told]
-    owners = _owners(task.host, recalled)
     found: dict[int, list[Finding]] = {id(instance): [] for instance in task.instances}
     for drift in sorted(recalled, key=_path):
-        found[id(drift.entry.instance)].append(Finding(drift=_named(drift, owners)))
+        found[id(drift.entry.instance)].append(Finding(drift=drift))
     return tuple(
         InstanceReport(
             instance=instance,
@@ -92,6 +98,17 @@ def check(task: Task) -> tuple[InstanceReport, ...]:
             stale=tuple(process for process, _ in processes.get(instance.name, ())),
         )
         for instance in task.instances
+    )
+
+
+def named(host: Host, reports: Sequence[InstanceReport]) -> tuple[InstanceReport, ...]:
+    """The reports with the packages that sources of drifts belong to."""
+    owners = _owners(host, [finding.drift for report in reports for finding in report.findings])
+    if not owners:
+        return tuple(reports)
+    return tuple(
+        replace(report, findings=tuple(replace(one, drift=_named(one.drift, owners)) for one in report.findings))
+        for report in reports
     )
 
 

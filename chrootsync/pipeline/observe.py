@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from chrootsync.model import Entry, FileType, Reader
+from chrootsync.model.frozen import field, frozen
 from chrootsync.pipeline.recall import checksum
 
 Identity = tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Observed:
     """Sources with their identities, and which of them are filtered."""
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from chrootsync import reload as reloading
 from chrootsync import stale
 from chrootsync.model import Finding, Host, InstanceReport, OnChange, Outcome, Record, Reload, Remedy, Status
 from chrootsync.model.frozen import replace
-from chrootsync.reload import Occasion
+
+if TYPE_CHECKING:
+    from chrootsync.reload import Occasion
+
+
+def due(reports: Sequence[InstanceReport], records: Mapping[str, Record]) -> bool:
+    """Whether any reload is wanted, or pending: most repairs find nothing to do."""
+    return any(_is_due(report, records) for report in reports)
 
 
 def reload(
@@ -21,17 +28,25 @@ def reload(
 
     Gives the reports, and what is to be remembered.
     """
+    from chrootsync import reload as reloading
+
     remembered = dict(records)
-    done: list[InstanceReport] = []
-    for report in reports:
-        instance, wanted = report.instance, wanted_reload(report)
-        record = records.get(instance.name, Record())
-        if instance.problem is not None or (wanted is OnChange.NOTHING and not record.pending):
-            done.append(report)
-            continue
-        result, remembered[instance.name] = reloading.reload(host, instance, wanted, record, occasion)
-        done.append(_settled(replace(report, reload=result)))
+    wanted = {
+        number: reloading.reload(
+            host, report.instance, wanted_reload(report), records.get(report.instance.name, Record()), occasion
+        )
+        for number, report in enumerate(reports)
+        if report.instance.problem is None and _is_due(report, records)
+    }
+    done = list(reports)
+    for number, (result, record) in zip(wanted, reloading.together(list(wanted.values())), strict=True):
+        remembered[reports[number].instance.name] = record
+        done[number] = _settled(replace(reports[number], reload=result))
     return tuple(done), remembered
+
+
+def _is_due(report: InstanceReport, records: Mapping[str, Record]) -> bool:
+    return wanted_reload(report) is not OnChange.NOTHING or records.get(report.instance.name, Record()).pending
 
 
 def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float) -> dict[str, Record]:
@@ -42,6 +57,8 @@ def foresee(reports: Sequence[InstanceReport], records: Mapping[str, Record], no
             finding.drift.entry.rule.on_change for finding in report.findings if finding.drift.remedy is not Remedy.NONE
         )
         if wanted is not OnChange.NOTHING:
+            from chrootsync import reload as reloading
+
             record = records.get(report.instance.name, Record())
             remembered[report.instance.name] = reloading.pending(record, wanted, now)
     return remembered
@@ -51,6 +68,8 @@ def tell_pending(
     host: Host, reports: Sequence[InstanceReport], records: Mapping[str, Record]
 ) -> tuple[InstanceReport, ...]:
     """The reports of a check, with the reloads that are still due from an earlier repair."""
+    from chrootsync import reload as reloading
+
     told = []
     for report in reports:
         record = records.get(report.instance.name, Record())
@@ -67,6 +86,8 @@ def postpone(
     reports: Sequence[InstanceReport], records: Mapping[str, Record], now: float
 ) -> tuple[tuple[InstanceReport, ...], dict[str, Record]]:
     """The reports with every reload that is needed left to whoever asked for that; what is to be remembered."""
+    from chrootsync import reload as reloading
+
     remembered = dict(records)
     done: list[InstanceReport] = []
     for report in reports:

@@ -1,10 +1,10 @@
 """Looks things up as a daemon does, in chroots and outside: a program of its own, which imports only Python's.
 
-It reads plans (JSON) from standard input, and has each carried out by a process of its own, all at the same time. As a
-daemon of Postfix does, that reads what the host has on its user, enters the chroot and gives its rights away for good
-(chroot_uid in Postfix's sources); only then it looks things up, each in a process of its own, so that one that crashes
-or hangs keeps no other back. It prints one line of JSON. Everything that it needs is loaded before it enters a chroot,
-and nothing can be imported from then on.
+It reads plans (lines of JSON) from standard input, has each plan of a line carried out by a process of its own, all at
+the same time, and prints a line of JSON. As a daemon of Postfix does, that process reads what the host has on its user,
+enters the chroot and gives its rights away for good (chroot_uid in Postfix's sources); only then it looks things up,
+each in a process of its own, so that one that crashes or hangs keeps no other back. Everything that it needs is loaded
+before it enters a chroot, and nothing can be imported from then on.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ import sys
 import time
 from binascii import crc32
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+
+# Type checkers take this name for true. To import typing for it would be a sixth of this program's start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Lookup = Sequence[Any]
+    Answer = dict[str, Any]
 
 PLAN_LIMIT = 1 << 20
 ANSWER_LIMIT = 1 << 14  # bytes of the answer of one lookup
 PLAN_ANSWER_LIMIT = 1 << 16  # bytes of all answers to one plan
 PATIENCE = 5.0  # seconds that a plan's process may take beyond its lookups
 ANSWER = 3  # the descriptor to answer to
+PLANS = 4  # the descriptor to read plans from, which no process that carries one out has
 NEVER, LATE = -1, -2  # in place of a signal: it could not be begun, or did not end in time
 TEXT_LIMIT = 300  # characters of a text
 FILE_LIMIT = 1 << 16  # bytes of a file that is read here; libc reads its own as it likes
@@ -50,8 +58,6 @@ TYPES = {"A": 1, "NS": 2, "MX": 15}
 HOST_NOT_FOUND, NO_RECOVERY, NO_DATA = 1, 3, 4  # h_errno, gethostbyname(3)
 NO_LOAD_CONFIG = 0x80  # OPENSSL_init_crypto(3): openssl.cnf would be the chroot's
 
-Lookup = Sequence[Any]
-Answer = dict[str, Any]
 Said = tuple[int, bytes]
 """The signal that ended a process, or 0, NEVER or LATE, and what it said."""
 
@@ -472,24 +478,43 @@ def tell(libraries: Libraries, plan: Mapping[str, Any]) -> bytes:
 
 
 def main() -> None:
-    """Read the plans, have each carried out by a process of its own, and print how each ended, and what it said.
+    """Read plans, have each carried out by a process of its own, and print how each ended, and what it said.
 
-    This process enters no chroot, and what those say who did is no more to it than so many bytes.
+    This process enters no chroot, and what those say who did is no more to it than so many bytes. So the next plans
+    find it as the first ones did.
     """
-    plans = json.loads(sys.stdin.buffer.read(PLAN_LIMIT))
     os.dup2(1, ANSWER)
-    os.closerange(ANSWER + 1, 1 << 16)
+    os.dup2(0, PLANS)
+    os.closerange(PLANS + 1, 1 << 16)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in range(ANSWER):
         os.dup2(nowhere, fd)
     os.close(nowhere)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    while line := heard():
+        say(carried_out(json.loads(line)) + b"\n")
+
+
+def heard() -> bytes:
+    """The next line of plans; nothing where there is none any more. Whoever asks waits for the answer to one."""
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < PLAN_LIMIT:
+        chunk = os.read(PLANS, 1 << 16)
+        if not chunk:
+            break
+        line += chunk
+    return bytes(line)
+
+
+def carried_out(plans: Sequence[Mapping[str, Any]]) -> bytes:
+    """How the processes of some plans ended, and what they said, as JSON."""
     libraries = Libraries(certificates=any(kind == "certificates" for plan in plans for kind, *_ in plan["lookups"]))
-    libraries.libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     seconds = max(plan["seconds"] for plan in plans) + PATIENCE
     signal.alarm(int(seconds) + 1)
     works = [lambda plan=plan: tell(libraries, plan) for plan in plans]
     said = gather(libraries.libc, works, time.monotonic() + seconds, PLAN_ANSWER_LIMIT)
-    say(json.dumps([[number, readable(text)] for number, text in said]).encode())
+    signal.alarm(0)
+    return json.dumps([[number, readable(text)] for number, text in said]).encode()
 
 
 def readable(said: bytes) -> str:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
-from chrootsync import process
 from chrootsync.model import Answer, Host, Instance, Lookup, PathError, Probe
 from chrootsync.model.frozen import frozen, replace
 from chrootsync.probe import answers, child
+from chrootsync.probe.asking import SECONDS, Asker
 from chrootsync.probe.needs import Need
 from chrootsync.probe.plan import Item, Plan, host, plan
 
-SECONDS = 8.0  # for all lookups of one side, which are done at the same time
-GRACE = 7.0  # seconds that the process may take beyond them
 HOSTS_LIMIT = 1 << 20
 AT_ONCE = 6  # sides that are asked at the same time, which all their lookups are
+SHARED = 32  # lookups outside that one process does for all instances; each is a process for a moment
 LATE = f"its process did not end within {SECONDS + child.PATIENCE:.0f} seconds"
 
 Wanted = tuple[Instance, Need]
@@ -58,16 +55,42 @@ _Talk = Generator[Sequence[_Side], Sequence[answers.Told], _Result]
 """What is asked for one instance, round by round; it comes to a result."""
 
 
-def probe(machine: Host, wanted: Sequence[Wanted], *, now: float, dns: bool) -> list[Probe]:
+class Begun(Generic[_Result]):
+    """Lookups that are being done; what they come to is there once somebody has waited for it."""
+
+    def __init__(self, steps: Generator[None, None, _Result]) -> None:
+        """Begin; each step ends where there is something to wait for."""
+        self._steps = steps
+        self._results: list[_Result] = []
+        self._step()
+
+    def result(self) -> _Result:
+        """Wait for the end."""
+        while not self._results:
+            self._step()
+        return self._results[0]
+
+    def _step(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self._results.append(end.value)
+
+
+def probe(machine: Host, asker: Asker, wanted: Sequence[Wanted], *, now: float, dns: bool) -> Begun[list[Probe]]:
     """Do lookups inside chroots and outside; what keeps those of one from being done is the error of its probe."""
+    return Begun(_timed(_all(asker, [_probe(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])))
+
+
+def _timed(steps: Generator[None, None, list[Probe]]) -> Generator[None, None, list[Probe]]:
     began = time.monotonic()
-    found = _all([_probe(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])
+    found = yield from steps
     return [replace(one, duration=time.monotonic() - began) for one in found]
 
 
-def working(machine: Host, wanted: Sequence[Wanted], *, now: float, dns: bool) -> list[Before]:
+def working(machine: Host, asker: Asker, wanted: Sequence[Wanted], *, now: float, dns: bool) -> Begun[list[Before]]:
     """Which lookups work inside chroots, without asking whether they should."""
-    return _all([_working(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted])
+    return Begun(_all(asker, [_working(machine, _plan(machine, one, now=now, dns=dns)) for one in wanted]))
 
 
 def lost(before: Before, found: Probe, advice: str) -> Probe:
@@ -167,7 +190,7 @@ def _with_names(wanted: Plan, names: Sequence[str]) -> tuple[Item, ...]:
 # --- Asking for all of them at the same time ----------------------------------------------------------------------
 
 
-def _all(talks: Sequence[_Talk[_Result]]) -> list[_Result]:
+def _all(asker: Asker, talks: Sequence[_Talk[_Result]]) -> Generator[None, None, list[_Result]]:
     """What all come to; what they ask in the same round is asked at the same time."""
     results: dict[int, _Result] = {}
     asked = dict[int, Sequence[_Side]]()
@@ -179,30 +202,53 @@ def _all(talks: Sequence[_Talk[_Result]]) -> list[_Result]:
                 asked[number] = talks[number].send(said)  # type: ignore[arg-type]  # None begins a generator
             except StopIteration as end:
                 results[number] = end.value
-        rest = iter(_ask([side for sides in asked.values() for side in sides]))
+        rest = iter((yield from _ask(asker, [side for sides in asked.values() for side in sides])))
         told = {number: [next(rest) for _ in sides] for number, sides in asked.items()}
     return [results[number] for number in range(len(talks))]
 
 
-def _ask(sides: Sequence[_Side]) -> list[answers.Told]:
-    """Let fresh processes do lookups; outside, several instances may ask for the same, which is done once."""
-    distinct = {json.dumps(side.given()): side for side in sides}
-    given = list(distinct)
-    told: dict[str, answers.Told] = {}
-    for first in range(0, len(given), AT_ONCE):
-        some = given[first : first + AT_ONCE]
-        told.update(zip(some, _ask_some([distinct[one] for one in some]), strict=True))
-    return [told[json.dumps(side.given())] for side in sides]
+def _ask(asker: Asker, sides: Sequence[_Side]) -> Generator[None, None, list[answers.Told]]:
+    """Have lookups done; outside, several instances may ask for the same, which is done once."""
+    inside = [side for side in sides if side.inside]
+    shared = list(_shared([side for side in sides if not side.inside]))
+    wanted = [*inside, *shared]
+    told: list[answers.Told] = []
+    for first in range(0, len(wanted), AT_ONCE):
+        told += yield from _ask_some(asker, wanted[first : first + AT_ONCE])
+    answered = {id(side): one for side, one in zip(inside, told, strict=False)}
+    outside = list(zip(shared, told[len(inside) :], strict=True))
+    return [answered[id(side)] if side.inside else _share(side, outside) for side in sides]
 
 
-def _ask_some(sides: Sequence[_Side]) -> list[answers.Told]:
-    """What a few sides say; one process does not do for more at the same time."""
-    command = (os.path.abspath(sys.executable), "-I", "-S", os.path.abspath(child.__file__))
-    given = json.dumps([side.given() for side in sides]).encode()
+def _shared(sides: Sequence[_Side]) -> Iterator[_Side]:
+    """Sides that have each lookup of some sides outside once, for each user that does them."""
+    for users in dict.fromkeys(side.wanted.users for side in sides):
+        same = [side for side in sides if side.wanted.users == users]
+        items = list({item.outside: item for side in same for item in side.items}.values())
+        for first in range(0, len(items), SHARED):
+            yield replace(same[0], items=items[first : first + SHARED])
+
+
+def _share(side: _Side, outside: Iterable[tuple[_Side, answers.Told]]) -> answers.Told:
+    """What one side is told by those that have its lookups."""
+    wanted = {item.outside for item in side.items}
+    found: dict[tuple[str | int, ...], answers.Said] = {}
+    for shared, told in outside:
+        if shared.wanted.users == side.wanted.users and not wanted.isdisjoint(item.outside for item in shared.items):
+            if told.error is not None:
+                return told
+            found.update(zip((item.outside for item in shared.items), told.answers, strict=True))
+    return answers.Told(answers=tuple(found[item.outside] for item in side.items))
+
+
+def _ask_some(asker: Asker, sides: Sequence[_Side]) -> Generator[None, None, list[answers.Told]]:
+    """What a few sides say; no more are asked at the same time."""
     try:
-        done = process.feed(command, given, timeout=SECONDS + GRACE)
+        asker.ask(json.dumps([side.given() for side in sides]).encode())
     except PathError as error:
         return [answers.Told(error=str(error))] * len(sides)
+    yield
+    done = asker.answer()
     if done.code is None:
         return [answers.Told(error=LATE)] * len(sides)
     if done.code < 0:

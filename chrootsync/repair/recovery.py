@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 
 from chrootsync.model import AbsentError, Copy, FileType, Outcome, PathError, Status
+from chrootsync.model.frozen import frozen, replace
 from chrootsync.model.memory import Change, Step, Unfinished
 from chrootsync.root.leftovers import Leftover
 from chrootsync.root.write import Writer
@@ -18,7 +18,7 @@ from chrootsync.root.write import Writer
 DONE = Outcome(status=Status.REPAIRED, reason="the run was cut short after this; a later one cleared up")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Recovered:
     """What a repair that was cut short had done, and what of it could not be cleared away (a sentence each)."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 
 from chrootsync import accounts
 from chrootsync.model import (
@@ -30,6 +29,7 @@ from chrootsync.model import (
     Status,
     UnsafeError,
 )
+from chrootsync.model.frozen import field, frozen, replace
 from chrootsync.model.memory import Journal
 from chrootsync.repair.errors import LeftBehindError, SourceChangedError
 from chrootsync.repair.signals import Undisturbed
@@ -47,7 +47,7 @@ NOT_KEPT = Outcome(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Work:
     """The steps of one instance's repair that were taken, each with its way back, newest last.
 

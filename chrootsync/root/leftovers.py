@@ -12,9 +12,9 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from chrootsync.model import AbsentError, Copy, PathError, RepairError
+from chrootsync.model.frozen import frozen
 from chrootsync.root.directories import sync
 from chrootsync.root.pool import Directory
 from chrootsync.root.read import WalkedChroot
@@ -25,7 +25,7 @@ from chrootsync.root.walk import join
 Keep = Callable[[Copy], str | None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Leftover:
     """A step that may have been taken: ``staged`` and ``old`` are the inode numbers of what it puts and replaces.
 

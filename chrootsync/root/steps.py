@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from chrootsync.model import FileType, RepairError, State, clause
+from chrootsync.model.frozen import frozen
 from chrootsync.root import contents
 from chrootsync.root.files import state_of
 from chrootsync.root.pool import Directory
@@ -36,7 +36,7 @@ def telling(path: str, doing: str) -> Iterator[None]:
         raise RepairError(path, f"{doing} failed: {reason}") from None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Staged:
     """A new inode beside its target: ``before`` is what it replaces (None: nothing), ``source`` what it was read from.
 
@@ -54,7 +54,7 @@ class Staged:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Made:
     """A directory that was made, or whose metadata was ``before`` and its access ACL ``acl``.
 

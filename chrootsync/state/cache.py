@@ -1,6 +1,8 @@
 """Small JSON files: what is dear to work out, kept with the identity of everything that it was worked out from.
 
-All of it can be lost at any time: then it is found out anew. Files are replaced whole, never changed in place.
+All of it can be lost at any time: then it is found out anew. Files are replaced whole, never changed in place. Nobody
+waits for the disk, which costs a repair milliseconds each time: after a power cut a file may be cut short, and then it
+is no JSON, which is as good as none.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
 from chrootsync.state.private import is_private
@@ -31,9 +34,14 @@ class Store:
         return None
 
     def put(self, name: str, fingerprint: str, value: object) -> None:
-        """Keep a value; failing to do so is no error."""
+        """Keep a value that can be worked out anew; failing to do so is no error."""
         with suppress(OSError):
-            self._save(f"cache-{_file_name(name)}.json", {"fingerprint": fingerprint, "value": value})
+            self._save(f"cache-{_file_name(name)}.json", {"fingerprint": fingerprint, "value": value}, _leave_it)
+
+    def put_on_disk(self, name: str, fingerprint: str, value: object) -> None:
+        """Keep a value that would be missed after a power cut; failing to do so is no error."""
+        with suppress(OSError):
+            self._save(f"cache-{_file_name(name)}.json", {"fingerprint": fingerprint, "value": value}, os.fsync)
 
     def _load(self, name: str) -> object | None:
         if self.directory is None or not is_private(self.directory):
@@ -44,7 +52,7 @@ class Store:
         except (OSError, ValueError, RecursionError):
             return None
 
-    def _save(self, name: str, value: object) -> None:
+    def _save(self, name: str, value: object, sync: Callable[[int], None]) -> None:
         if self.directory is None:
             return
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
@@ -57,12 +65,16 @@ class Store:
             with open(fd, "w", encoding="utf-8") as file:
                 json.dump(value, file)
                 file.flush()
-                os.fsync(fd)
+                sync(fd)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+def _leave_it(_fd: int) -> None:
+    """The kernel writes it when it sees fit."""
 
 
 def _file_name(name: str) -> str:

@@ -10,10 +10,10 @@ import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from chrootsync.model import ChrootsyncError, Copy, Record
 from chrootsync.model.memory import Change, Hold, Memory, Placed, Repair, Spot, Unfinished
-from chrootsync.model.queues import LastRepair
 from chrootsync.state import history, journal, placed, places, recall
 from chrootsync.state.access import LOST, Access
 from chrootsync.state.cache import Store
@@ -25,6 +25,9 @@ from chrootsync.state.marker import clear_marker, set_marker
 from chrootsync.state.opening import open_to_read, open_to_write
 from chrootsync.state.records import legacy_records
 from chrootsync.state.trouble import TROUBLE, BadError, Place, UnusableError, clause
+
+if TYPE_CHECKING:
+    from chrootsync.model.queues import LastRepair
 
 QUOTA = 256 << 20
 READER_PATIENCE = 2.0

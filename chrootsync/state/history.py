@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from chrootsync.model import Reload, State
 from chrootsync.model.frozen import frozen, replace
 from chrootsync.model.memory import Change, Repair
-from chrootsync.model.queues import LastRepair
 from chrootsync.state import placed
 from chrootsync.state.codec import (
     CHANGE_COLUMNS,
@@ -26,6 +26,9 @@ from chrootsync.state.codec import (
     text_out,
 )
 from chrootsync.state.recall import DONE, add_digest
+
+if TYPE_CHECKING:
+    from chrootsync.model.queues import LastRepair
 
 DAY = 86400.0
 UNDER_WAY = 3600.0  # a plan of the last hour may be one that another run is carrying out
@@ -165,6 +168,8 @@ def repair(connection: sqlite3.Connection, root: int, number: int) -> Repair | N
 
 def last_repairs(connection: sqlite3.Connection, root: int) -> dict[str, LastRepair]:
     """By instance, the repair that last changed something for it."""
+    from chrootsync.model.queues import LastRepair
+
     # Beside max(), SQLite takes the other columns from the row that has it.
     rows = connection.execute(
         "SELECT changes.instance, max(repairs.id), began, trigger, undoes FROM repairs "

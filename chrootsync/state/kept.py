@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -160,6 +158,8 @@ class Keeper:
 
     def _write(self, directory: str, fd: int, size: int) -> str:
         """Write a file's contents beside the others, then give them their name. Gives their checksum."""
+        import tempfile
+
         new, temporary = tempfile.mkstemp(prefix=NEW, dir=directory)
         try:
             try:
@@ -219,6 +219,8 @@ def _file(entry: os.DirEntry[str]) -> dict[str, _Kept]:
 
 def _checksum(fd: int, size: int, to: int | None = None) -> str:
     """The checksum of an open file of ``size`` bytes, which are written to another one. Raises OSError."""
+    import hashlib
+
     digest, position = hashlib.sha256(), 0
     while chunk := os.pread(fd, min(CHUNK, size - position + 1), position):
         position += len(chunk)

@@ -9,7 +9,6 @@ import fcntl
 import os
 import sqlite3
 import stat
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -160,6 +159,8 @@ def _checked(place: Place) -> sqlite3.Connection:
 
 def _create(place: Place) -> None:
     """Make an empty database under another name first: whoever sees its name sees all of it."""
+    import tempfile
+
     fd, path = tempfile.mkstemp(prefix=f"{NAME}.new-", dir=place.directory)
     try:
         with closing(_connect(place, path, "mode=rw")) as connection:

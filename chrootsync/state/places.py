@@ -34,4 +34,4 @@ def write(store: Store, places: Places) -> None:
     """Let the hint say this of every root, if it does not already."""
     known = store.get(NAME, FORMAT)
     if known != places and (places or known is not None):
-        store.put(NAME, FORMAT, places)
+        store.put_on_disk(NAME, FORMAT, places)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from chrootsync.model import FileType, Record, State, Status
+from chrootsync.model.frozen import replace
 from chrootsync.model.memory import Baseline, Hold, Memory, Spot
 from chrootsync.state.codec import (
     GarbledError,

@@ -29,7 +29,7 @@ MOST_IN_ALL = 4600  # 4100 to 4200: what is above, 110 modules at 15 calls each,
 MOST_OF_OUR_MODULES = 78  # 73
 MOST_MODULES = 125  # 110, those that start the interpreter included; 190 with those that typer loads
 MOST_MEMORY = 8 << 20  # 6.3 MB more than a bare interpreter, most of it modules
-MOST_SYNCS = 31  # 6 for each of three instances, 3 for what is kept once, 3 for caches, 7 for the database
+MOST_SYNCS = 28  # 6 for each of three instances, 3 for what is kept once, 7 for the database
 MOST_SAMPLES = 8  # sources of which it is seen whether they are in memory
 
 CALL = re.compile(r"\d+ +(?P<name>\w+)\((?P<rest>.*)\) += (?P<result>-?\d+)(?P<opened><[^>]*>)?.*")

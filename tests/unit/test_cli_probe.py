@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -28,6 +29,7 @@ from chrootsync.model import (
     Status,
 )
 from chrootsync.probe import looking
+from chrootsync.probe.asking import Asker
 from chrootsync.probe.looking import Before, Wanted
 from tests.unit.report.report_samples import IN, OUT, SUBMISSION, finding, instance
 from tests.unit.scenery import grow
@@ -67,13 +69,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whose lookups were done, in order; no process is started."""
     names: list[str] = []
 
-    def working(_: object, wanted: Sequence[Wanted], **_options: Any) -> list[Before]:
+    def working(_: object, _asker: Asker, wanted: Sequence[Wanted], **_options: Any) -> mock.Mock:
         names.extend(f"before {where.name}" for where, _need in wanted)
-        return [Before(worked=frozenset({BROKEN.what}))] * len(wanted)
+        return mock.Mock(result=lambda: [Before(worked=frozenset({BROKEN.what}))] * len(wanted))
 
-    def probe(_: object, wanted: Sequence[Wanted], **_options: Any) -> list[Probe]:
+    def probe(_: object, _asker: Asker, wanted: Sequence[Wanted], **_options: Any) -> mock.Mock:
         names.extend(f"after {where.name}" for where, _need in wanted)
-        return [Probe(lookups=(BROKEN,))] * len(wanted)
+        return mock.Mock(result=lambda: [Probe(lookups=(BROKEN,))] * len(wanted))
 
     monkeypatch.setattr(looking, "working", working)
     monkeypatch.setattr(looking, "probe", probe)
@@ -95,10 +97,10 @@ def test_only_what_is_repaired_is_looked_at(asked: list[str]) -> None:
         InstanceReport(instance=instance("clean"), entries=1, findings=()),
     )
 
-    before = at_work.before([report(IN), report(OUT), *unfit])
+    before = at_work.before([report(IN), report(OUT), *unfit])()
     after = at_work.after(
         [report(IN, status=Status.FAILED), report(OUT, status=Status.REPAIRED), *unfit], before, repair=12
-    )
+    )()
 
     assert asked == ["before postfix-in", "before postfix-out", "after postfix-out"]
     assert [one.probe is None for one in after] == [True, False, *(True for _ in unfit)]
@@ -121,7 +123,7 @@ def test_only_what_is_repaired_is_looked_at(asked: list[str]) -> None:
 def test_the_way_back_can_be_typed_as_it_is(directory: str | None, repair: int | None, advice: str) -> None:
     at_work = looker(directory)
 
-    [after] = at_work.after([report(OUT, status=Status.UNKNOWN)], at_work.before([report(OUT)]), repair)
+    [after] = at_work.after([report(OUT, status=Status.UNKNOWN)], at_work.before([report(OUT)])(), repair)()
 
     assert after.probe is not None
     assert after.probe.lookups[0].advice == advice
@@ -129,7 +131,7 @@ def test_the_way_back_can_be_typed_as_it_is(directory: str | None, repair: int |
 
 def test_who_asks_is_told_of_every_instance_and_nobody_is_looked_at_twice(asked: list[str]) -> None:
     at_work = looker()
-    done = at_work.after([report(OUT, status=Status.REPAIRED)], {OUT.name: Before()}, 1)
+    done = at_work.after([report(OUT, status=Status.REPAIRED)], {OUT.name: Before()}, 1)()
     others = [report(IN), report(instance("free", chrooted=False)), report(instance("ill", problem="no main.cf"))]
 
     probes = [one.probe for one in at_work.all([*done, *others])]

@@ -77,8 +77,8 @@ def stage(image: Path) -> Iterator[Scene]:
 
 def repaired(stage: Scene, ahead: Looked | None) -> tuple[Report, bool]:
     """The report of a repair, and whether it compared everything once more."""
-    compare = mock.Mock(wraps=pipeline.check)
-    with mock.patch.object(pipeline, "check", compare):
+    compare = mock.Mock(wraps=pipeline.compared)
+    with mock.patch.object(pipeline, "compared", compare):
         report, _ = look_once(Places(), stage, WISHES, Progress(), fix=True, ahead=ahead)
     return report, bool(compare.call_count)
 

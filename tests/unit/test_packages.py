@@ -70,6 +70,14 @@ def test_dpkg(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("others", [0, 50])
+def test_only_a_whole_line_of_a_list_names_a_path(tmp_path: Path, others: int) -> None:
+    root = dpkg(tmp_path)
+    (root / "var/lib/dpkg/info/longer.list").write_bytes(b"/srv/etc/hosts\n/etc/hosts.allow\n")
+    asked = ["/etc/hosts", "/etc/services", *(f"/srv/{number}" for number in range(others))]
+    assert owners(TreeReader(root), asked) == {"/etc/services": "netbase 6.4"}
+
+
 def test_each_list_is_read_once(tmp_path: Path) -> None:
     reader = TreeReader(dpkg(tmp_path))
     owners(reader, ["/etc/services", "/lib/x/libcap.so.2"])

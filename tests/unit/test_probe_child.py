@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 
 from chrootsync import process
 from chrootsync.probe import child
+from chrootsync.probe.asking import PROGRAM
 from tests.unit.scenery import Tree, grow
 
 LONG = 30.0
@@ -49,8 +51,10 @@ def plan(
 
 def ends(*plans: dict[str, Any]) -> list[tuple[int, str]]:
     """How the processes that carry out some plans end, and what they say."""
-    command = (sys.executable, "-I", "-S", child.__file__)
-    done = process.feed(command, json.dumps(plans).encode(), timeout=2 * LONG)
+    command = (sys.executable, "-I", "-S", "-c", PROGRAM, os.path.dirname(child.__file__))
+    with closing(process.answering(command)) as asked:
+        asked.give(json.dumps(plans).encode(), timeout=LONG)
+        done = asked.answer(timeout=2 * LONG)
     assert done.code == 0, done
     return [(number, text) for number, text in json.loads(done.output)]
 

@@ -14,6 +14,7 @@ import pytest
 from chrootsync import process
 from chrootsync.model import Answer, Completed, Daemon, Host, Instance, Probe, UnreadableError, UnsafeError
 from chrootsync.probe import child, looking
+from chrootsync.probe.asking import PROGRAM, Asker
 from chrootsync.probe.looking import Before
 from chrootsync.probe.needs import Need
 from tests.unit.scenery import instance
@@ -62,16 +63,27 @@ class Children:
         self.instead = instead
         self.after = after
         self.plans: list[list[dict[str, Any]]] = []
+        self.begun = self.ended = 0
 
-    def feed(self, command: Sequence[str], data: bytes, *, timeout: float) -> Completed:
-        assert command == (sys.executable, "-I", "-S", os.path.abspath(child.__file__))
+    def answering(self, command: Sequence[str]) -> Children:
+        assert command == (sys.executable, "-I", "-S", "-c", PROGRAM, os.path.dirname(os.path.abspath(child.__file__)))
+        if isinstance(self.instead, UnreadableError) and len(self.plans) >= self.after:
+            raise self.instead
+        self.begun += 1
+        return self
+
+    def give(self, line: bytes, *, timeout: float) -> None:
         assert timeout == 15
-        self.plans.append(json.loads(data))
-        if self.instead is not None and len(self.plans) > self.after:
-            if isinstance(self.instead, UnreadableError):
-                raise self.instead
+        self.plans.append(json.loads(line))
+
+    def answer(self, *, timeout: float) -> Completed:
+        assert timeout == 15
+        if isinstance(self.instead, Completed) and len(self.plans) > self.after:
             return self.instead
         return Completed(code=0, output=json.dumps([self._end(next(self.said)) for _ in self.plans[-1]]))
+
+    def close(self) -> None:
+        self.ended += 1
 
     def _end(self, said: Said) -> tuple[int, str]:
         if isinstance(said, tuple):
@@ -85,9 +97,9 @@ NOW = (True, "12:00:00 +0000 (UTC)")
 
 
 def probe(monkeypatch: pytest.MonkeyPatch, children: Children, refusal: UnsafeError | None = None) -> Probe:
-    monkeypatch.setattr(process, "feed", children.feed)
+    monkeypatch.setattr(process, "answering", children.answering)
     host = cast("Host", type("Machine", (), {"root": Root(refusal)})())
-    [found] = looking.probe(host, [(WHERE, SERVICES)], now=5.0, dns=True)
+    [found] = looking.probe(host, Asker(), [(WHERE, SERVICES)], now=5.0, dns=True).result()
     return found
 
 
@@ -144,7 +156,7 @@ def test_one_side_that_fails_is_an_error_of_the_probe(
     [
         (Completed(code=None, output=""), "its process did not end within 13 seconds"),
         (Completed(code=-7, output=""), "its process was killed by signal 7"),
-        (Completed(code=1, output="Traceback"), "its process gave no answer that makes sense"),
+        (Completed(code=1, output=""), "its process gave no answer that makes sense"),
         (Completed(code=0, output="[[0]]"), "its process gave no answer that makes sense"),
         (Completed(code=0, output='[[0, "{}"]]'), "its process gave no answer that makes sense"),
         (
@@ -156,7 +168,11 @@ def test_one_side_that_fails_is_an_error_of_the_probe(
 def test_a_child_that_fails_is_an_error_of_the_probe(
     monkeypatch: pytest.MonkeyPatch, instead: Completed | UnreadableError, error: str
 ) -> None:
-    assert probe(monkeypatch, Children(instead=instead)).error == error
+    children = Children(instead=instead)
+    assert probe(monkeypatch, children).error == error
+    if isinstance(instead, UnreadableError):
+        return
+    assert children.begun - children.ended == bool(instead.output), "one that says nothing is asked nothing more"
     found = probe(monkeypatch, Children([LATE, NOW], [FINE, NOW], instead=instead, after=1))
     assert found.error is None
     assert found.lookups[0].answer is Answer.FAILS_INSIDE
@@ -170,10 +186,12 @@ def test_a_chroot_that_others_could_replace_is_not_entered(monkeypatch: pytest.M
 
 def test_before_a_repair_only_the_inside_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     children = Children([LATE, NOW])
-    monkeypatch.setattr(process, "feed", children.feed)
+    monkeypatch.setattr(process, "answering", children.answering)
     host = cast("Host", type("Machine", (), {"root": Root()})())
 
-    assert looking.working(host, [(WHERE, SERVICES)], now=5.0, dns=True) == [Before(worked=frozenset({"localtime"}))]
+    assert looking.working(host, Asker(), [(WHERE, SERVICES)], now=5.0, dns=True).result() == [
+        Before(worked=frozenset({"localtime"}))
+    ]
     assert len(children.plans) == 1
 
 
@@ -181,33 +199,76 @@ def test_all_instances_are_asked_at_the_same_time_and_what_they_have_in_common_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     children = Children([LATE, NOW], [FINE, NOW], [FINE, NOW], [FINE], [FINE])
-    monkeypatch.setattr(process, "feed", children.feed)
+    monkeypatch.setattr(process, "answering", children.answering)
     host = cast("Host", type("Machine", (), {"root": Root()})())
     other = replace(WHERE, name="in", chroot="/other")
 
-    found = looking.probe(host, [(WHERE, SERVICES), (jail(), Need()), (other, SERVICES)], now=5.0, dns=True)
+    found = looking.probe(
+        host, Asker(), [(WHERE, SERVICES), (jail(), Need()), (other, SERVICES)], now=5.0, dns=True
+    ).result()
 
     assert [[one.answer for one in probe.lookups] for probe in found] == [[Answer.SAME] * 2, [], [Answer.SAME] * 2]
     asked = [[plan["chroot"] for plan in plans] for plans in children.plans]
-    assert asked == [["/queue", None, "/other"], ["/queue", None]]
-    assert len(looking.working(host, [], now=5.0, dns=True)) == 0
+    assert asked == [["/queue", "/other", None], ["/queue", None]]
+    assert len(looking.working(host, Asker(), [], now=5.0, dns=True).result()) == 0
 
 
 def test_many_are_asked_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     children = Children(*[[FINE, NOW]] * 3)
-    monkeypatch.setattr(process, "feed", children.feed)
+    monkeypatch.setattr(process, "answering", children.answering)
     monkeypatch.setattr(looking, "AT_ONCE", 2)
     host = cast("Host", type("Machine", (), {"root": Root()})())
     many = [(WHERE, SERVICES), (replace(WHERE, chroot="/other"), SERVICES), (replace(WHERE, chroot="/third"), SERVICES)]
 
-    assert [len(one.worked) for one in looking.working(host, many, now=5.0, dns=True)] == [2, 2, 2]
+    assert [len(one.worked) for one in looking.working(host, Asker(), many, now=5.0, dns=True).result()] == [2, 2, 2]
     assert [len(plans) for plans in children.plans] == [2, 1]
 
 
 def test_nothing_is_asked_where_nothing_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     children = Children()
-    monkeypatch.setattr(process, "feed", children.feed)
+    monkeypatch.setattr(process, "answering", children.answering)
     host = cast("Host", type("Machine", (), {"root": Root()})())
 
-    assert [one.lookups for one in looking.probe(host, [(jail(), Need())], now=5.0, dns=True)] == [()]
-    assert looking.working(host, [(jail(), Need())], now=5.0, dns=True) == [Before()]
+    assert [one.lookups for one in looking.probe(host, Asker(), [(jail(), Need())], now=5.0, dns=True).result()] == [()]
+    assert looking.working(host, Asker(), [(jail(), Need())], now=5.0, dns=True).result() == [Before()]
+
+
+def test_what_is_asked_outside_is_asked_once_for_all_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = (True, "port 587")
+    children = Children([FINE, NOW], [FINE, port, NOW], [FINE, NOW], [port])
+    monkeypatch.setattr(process, "answering", children.answering)
+    monkeypatch.setattr(looking, "SHARED", 2)
+    host = cast("Host", type("Machine", (), {"root": Root()})())
+    submission = Daemon(name="submission/inet", program="smtpd", chrooted=True, parameters={"mail_owner": "postfix"})
+    other = replace(WHERE, name="in", chroot="/other", daemons=(submission,))
+
+    found = looking.probe(host, Asker(), [(WHERE, SERVICES), (other, SERVICES)], now=5.0, dns=True).result()
+
+    lookups = [(plan["chroot"], [lookup[1] for lookup in plan["lookups"]]) for plan in children.plans[0]]
+    assert lookups == [
+        ("/queue", ["smtp", 5]),
+        ("/other", ["smtp", "submission", 5]),
+        (None, ["smtp", 5]),
+        (None, ["submission"]),
+    ]
+    assert [[one.answer for one in probe.lookups] for probe in found] == [[Answer.SAME] * 2, [Answer.SAME] * 3]
+
+
+def test_one_process_is_asked_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = Children([LATE, NOW], [LATE, NOW], [LATE, NOW])
+    monkeypatch.setattr(process, "answering", children.answering)
+    host = cast("Host", type("Machine", (), {"root": Root()})())
+    asker = Asker()
+
+    def ask() -> int:
+        (before,) = looking.working(host, asker, [(WHERE, SERVICES)], now=5.0, dns=True).result()
+        return len(before.worked)
+
+    assert [ask(), ask()] == [1, 1]
+    assert (children.begun, children.ended) == (1, 0)
+    children.instead, children.after = Completed(code=None, output=""), 2
+    assert ask() == 0
+    children.instead = None
+    assert ask() == 1
+    asker.close()
+    assert (children.begun, children.ended) == (2, 2)

@@ -292,22 +292,57 @@ def test_any_number_of_lines_costs_no_memory() -> None:
     assert peak < 2 << 20
 
 
-def test_what_is_fed_is_standard_input_and_only_standard_output_is_kept() -> None:
-    done = process.feed((SHELL, "-c", "cat; echo unheard >&2; exit 3"), b"given\xff", timeout=LONG)
+def test_each_line_has_its_answer_from_the_same_process() -> None:
+    script = "while read line; do echo $$ $line; echo unheard >&2; done"
+    with contextlib.closing(process.answering((SHELL, "-c", script))) as asked:
+        said = []
+        for line in (b"one", b"two \xff"):
+            asked.give(line, timeout=LONG)
+            said.append(asked.answer(timeout=LONG))
 
-    assert done == Completed(code=3, output="given\\xff")
+    first, second = (done.output.split(" ", 1) for done in said)
+    assert [done.code for done in said] == [0, 0]
+    assert (first[0], first[1], second[1]) == (second[0], "one\n", "two \\xff\n")
 
 
-def test_what_is_fed_and_hangs_is_ended_with_its_group(tmp_path: Path) -> None:
-    script = f"sleep 1000 & echo $! > {tmp_path}/pid; cat; wait"
+def test_a_line_longer_than_a_pipe_is_given_as_a_whole() -> None:
+    with contextlib.closing(process.answering((SHELL, "-c", "sleep 0.2; read line; echo ${#line}"))) as asked:
+        asked.give(b"x" * 300_000, timeout=LONG)
+        assert asked.answer(timeout=LONG).output == "300000\n"
 
-    assert process.feed((SHELL, "-c", script), b"said", timeout=SHORT).code is None
-    assert gone(wait_for(tmp_path / "pid"))
+
+@pytest.mark.parametrize("line", [b"given", b"x" * 300_000])
+def test_who_ends_without_an_answer_tells_how(line: bytes) -> None:
+    with contextlib.closing(process.answering((SHELL, "-c", "exec <&-; exit 3"))) as asked:
+        asked.give(line, timeout=LONG)
+        assert asked.answer(timeout=LONG) == Completed(code=3, output="")
 
 
-def test_what_cannot_be_fed_says_why() -> None:
+def test_who_does_not_answer_in_time_is_ended_with_its_group(tmp_path: Path) -> None:
+    script = f"sleep 1000 & echo $! > {tmp_path}/pid; read line; wait"
+    with contextlib.closing(process.answering((SHELL, "-c", script))) as asked:
+        asked.give(b"said", timeout=LONG)
+        assert asked.answer(timeout=SHORT).code is None
+        pid = wait_for(tmp_path / "pid")
+    assert gone(pid)
+
+
+def test_who_takes_nothing_and_never_ends_a_line_is_not_waited_for() -> None:
+    with promptly(30), contextlib.closing(process.answering((SHELL, "-c", "while :; do printf talk; done"))) as asked:
+        asked.give(b"x" * 300_000, timeout=SHORT)
+        assert asked.answer(timeout=LONG).code is None
+
+
+def test_who_is_not_asked_any_more_is_ended(tmp_path: Path) -> None:
+    asked = process.answering((SHELL, "-c", f"echo $$ > {tmp_path}/pid; read line"))
+    pid = wait_for(tmp_path / "pid")
+    asked.close()
+    assert gone(pid)
+
+
+def test_who_cannot_be_started_to_answer_says_why() -> None:
     with pytest.raises(UnreadableError, match=r"^/no/such/program: cannot be started: no such file or directory$"):
-        process.feed(("/no/such/program",), b"", timeout=LONG)
+        process.answering(("/no/such/program",))
 
 
 def test_the_end_of_a_command_is_noticed_at_once_or_before_long_where_no_descriptor_tells(

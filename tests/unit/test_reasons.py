@@ -54,6 +54,7 @@ from chrootsync.pipeline.reloads import tell_pending
 from chrootsync.probe import child
 from chrootsync.probe.needs import Need
 from chrootsync.probe.plan import plan
+from chrootsync.reload import Steps
 from chrootsync.repair import recover, story
 from chrootsync.repair import transaction as repairing
 from chrootsync.report import history
@@ -392,13 +393,17 @@ def test_a_stale_process_that_no_reload_ends() -> None:
 def test_what_a_log_says_after_a_reload(
     monkeypatch: pytest.MonkeyPatch, lines: list[str] | None, error: str | None, seen: str | None
 ) -> None:
-    monkeypatch.setattr(reload, "_wait", lambda *_: [])
+    def ended(*_: object) -> Steps[list[Any]]:
+        yield
+        return []
+
+    monkeypatch.setattr(reload, "_wait", ended)
     told = None if lines is None else [Line("master[1]", message) for message in lines]
     log: Any = SimpleNamespace(lines=lambda: told)
     host: Any = None
     process: Any = SimpleNamespace(label="smtp[2]")
     before = reload._Before(processes=[process], reborn=None, log=log)
-    wrong, clauses = reload._made_sure(host, instance(), before)
+    [(wrong, clauses)] = reload.together([reload._made_sure(host, instance(), before)])
     assert wrong == error
     assert clauses == ("the master runs", "what ran inside the chroot has ended", *((seen,) if seen else ()))
 

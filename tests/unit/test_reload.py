@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from chrootsync.model import Completed, Config, Control, Host, Instance, OnChange, Record, Reload, UnreadableError
-from chrootsync.reload import MOST_BACKOFF, OUTPUT_LIMIT, Occasion, reload, still_due, why_due
+from chrootsync.reload import MOST_BACKOFF, OUTPUT_LIMIT, Occasion, Steps, reload, still_due, together, why_due
 from chrootsync.root import Root
 from chrootsync.state import Store
 from tests.unit.scenery import grow, instance
@@ -64,7 +65,8 @@ def reloaded(
     occasion = Occasion(now=NOW, automatic=automatic, config=config or Config())
     with closing(Root(os.fspath(root))) as reader:
         host = Host(root=reader, run=machine, cache=Store(None))
-        return reload(host, of or instance(control=control), wanted, record or Record(), occasion)
+        [done] = together([reload(host, of or instance(control=control), wanted, record or Record(), occasion)])
+        return done
 
 
 # --- What is done -------------------------------------------------------------------------------------------------
@@ -382,3 +384,28 @@ def test_what_is_not_pending_is_not_due(host: Path) -> None:
         machine = Host(root=reader, run=Machine({}, started=NOW - 200), cache=Store(None))
         assert not still_due(machine, instance(control=ALONE), Record(last=5.0))
         assert still_due(machine, instance(control=ALONE), DUE)
+
+
+def test_what_reloads_come_to_is_waited_for_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("chrootsync.reload.time", SimpleNamespace(sleep=lambda _: told.append("waited")))
+
+    def steps(name: str, waits: int) -> Steps[str]:
+        told.append(f"{name} reloaded")
+        for _ in range(waits):
+            yield
+        told.append(f"{name} is steady")
+        return name
+
+    assert together([steps("in", 2), steps("out", 1), steps("off", 0)]) == ["in", "out", "off"]
+    assert told == [
+        "in reloaded",
+        "out reloaded",
+        "off reloaded",
+        "off is steady",
+        "waited",
+        "out is steady",
+        "waited",
+        "in is steady",
+    ]
+    assert together([]) == []

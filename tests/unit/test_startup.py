@@ -20,7 +20,6 @@ BANNED = (
     "click",
     "concurrent.futures",
     "dataclasses",
-    "elftools",
     "importlib.metadata",
     "inspect",
     "jinja2",

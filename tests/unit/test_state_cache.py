@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,24 @@ def test_a_directory_without_the_right_to_write(store: Store, directory: Path) -
     assert store.get("x", "1") == "value"
 
 
-@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+@pytest.mark.parametrize(
+    ("put", "step"),
+    [
+        (Store.put, "open"),
+        (Store.put, "replace"),
+        (Store.put_on_disk, "open"),
+        (Store.put_on_disk, "fsync"),
+        (Store.put_on_disk, "replace"),
+    ],
+)
 def test_a_full_disk_leaves_the_old_value_and_nothing_else(
-    store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    store: Store,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    put: Callable[[Store, str, str, object], None],
+    step: str,
 ) -> None:
-    store.put("x", "1", "old")
+    put(store, "x", "1", "old")
     before = {path: path.read_bytes() for path in directory.iterdir()}
 
     def full(*_arguments: Any) -> None:
@@ -175,10 +189,32 @@ def test_a_full_disk_leaves_the_old_value_and_nothing_else(
     opened = descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, step, full)
-        store.put("x", "1", "new")
+        put(store, "x", "1", "new")
     assert {path: path.read_bytes() for path in directory.iterdir()} == before
     assert descriptors() == opened
     assert store.get("x", "1") == "old"
+
+
+def test_what_can_be_worked_out_anew_waits_for_no_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+
+    store.put("x", "1", "value")
+    assert synced == []
+    store.put_on_disk("x", "1", "value")
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_file_that_a_power_cut_left_is_as_good_as_none(store: Store, directory: Path, share: float) -> None:
+    store.put("x", "1", {"inputs": ["/etc"] * 50})
+    (path,) = directory.iterdir()
+    data = path.read_bytes()
+    length = int(len(data) * share)
+
+    for rest in (b"", bytes(len(data) - length)):
+        path.write_bytes(data[:length] + rest)
+        assert store.get("x", "1") is None
 
 
 def test_a_value_that_is_no_json_leaves_nothing(store: Store, directory: Path) -> None:

@@ -372,5 +372,5 @@ def test_the_waiting_process_loads_nothing_of_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     modules = json.loads(done.stdout)
     assert "chrootsync.watch.loop" in modules
-    heavy = ("typer", "click", "rich", "sqlite3", "elftools", "chrootsync.cli", "chrootsync.model", "chrootsync.root")
+    heavy = ("typer", "click", "rich", "sqlite3", "chrootsync.cli", "chrootsync.model", "chrootsync.root")
     assert [name for name in heavy if name in modules] == []
