@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from chrootsync import distribution, libraries
 from chrootsync.model import AbsentError, FileType, Host, Libc, PathError
+from chrootsync.model.frozen import frozen
 
 T = TypeVar("T")
 
 
-class Settings(NamedTuple):
+@frozen
+class Settings:
     """All ``parameters`` that a daemon sees, expanded: their ``values`` by name, and each ``distinct`` one once.
 
     ``tables`` are those that some of them name, by the parameters and the types of tables that were asked for so far.
@@ -25,7 +27,8 @@ class Settings(NamedTuple):
     tables: dict[tuple[tuple[str, ...], tuple[str, ...]], Sequence[str]]
 
 
-class Listing(NamedTuple):
+@frozen
+class Listing:
     """A host directory: its path without links, and the names of files and of directories in it, links followed."""
 
     real: str
@@ -33,30 +36,30 @@ class Listing(NamedTuple):
     directories: list[str]
 
 
-class _Search(NamedTuple):
+@frozen
+class _Search:
     """Values in which an expression was sought, and those in which it was found."""
 
     seen: set[str]
     found: set[str]
 
 
-class _Once(Generic[T]):
+def _once(look: Callable[[str], T]) -> Callable[[str], T]:
     """A lookup by path that is done once, also where it fails."""
+    known: dict[str, T | PathError] = {}
 
-    def __init__(self, look: Callable[[str], T]) -> None:
-        self._look = look
-        self._known: dict[str, T | PathError] = {}
-
-    def __call__(self, path: str) -> T:
-        if path not in self._known:
+    def once(path: str) -> T:
+        if path not in known:
             try:
-                self._known[path] = self._look(path)
+                known[path] = look(path)
             except PathError as error:
-                self._known[path] = error
-        known = self._known[path]
-        if isinstance(known, PathError):
-            raise known
-        return known
+                known[path] = error
+        found = known[path]
+        if isinstance(found, PathError):
+            raise found
+        return found
+
+    return once
 
 
 class Facts:
@@ -69,9 +72,9 @@ class Facts:
     def __init__(self, host: Host) -> None:
         """Look things up on ``host``."""
         self.host = host
-        self.listing = _Once(self._listing)
-        self.exists = _Once(self._exists)
-        self.lines = _Once(self._lines)
+        self.listing = _once(self._listing)
+        self.exists = _once(self._exists)
+        self.lines = _once(self._lines)
         self._settings: dict[int, Settings] = {}
         self._searches: dict[re.Pattern[str], _Search] = {}
 
@@ -81,13 +84,14 @@ class Facts:
         if known is None:
             values = dict(parameters.items())
             # The parameters are kept along, so that their id cannot become another's.
-            known = Settings(parameters, values, frozenset(values.values()), {})
+            distinct = frozenset(values.values())
+            known = Settings(parameters=parameters, values=values, distinct=distinct, tables={})
             self._settings[id(parameters)] = known
         return known
 
     def fitting(self, pattern: re.Pattern[str], settings: Settings) -> set[str]:
         """The values of settings in which an expression is found; most defaults are those of all instances."""
-        search = self._searches.setdefault(pattern, _Search(set(), set()))
+        search = self._searches.setdefault(pattern, _Search(seen=set(), found=set()))
         new = settings.distinct - search.seen
         search.seen.update(new)
         search.found.update(value for value in new if pattern.search(value))
@@ -111,7 +115,7 @@ class Facts:
             by_type.setdefault(there, []).append(name)
         none: list[str] = []
         files, directories = (by_type.get(kind, none) for kind in (FileType.FILE, FileType.DIRECTORY))
-        return Listing(root.resolve(directory), files, directories)
+        return Listing(real=root.resolve(directory), files=files, directories=directories)
 
     def _followed(self, path: str) -> FileType | None:
         """What a link leads to; None for one that leads nowhere.

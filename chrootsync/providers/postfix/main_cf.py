@@ -166,7 +166,9 @@ class Parameters(Mapping[str, str]):
         """All names with their values, expanded once; a daemon's own are few, the others are those of its instance."""
         if self._all is None:
             if self._below is None:
-                self._all = {name: self[name] for name in self}
+                # Most defaults are what they are.
+                raw = {name: value for layer in reversed(self._layers) for name, value in layer.items()}
+                self._all = {name: self[name] if "$" in raw[name] else raw[name] for name in self}
             else:
                 self._all = dict(self._below.items())
                 self._all.update((name, self[name]) for name in self._changed(self._below))
