@@ -69,6 +69,14 @@ def absolute(option: str, path: str) -> str:
 
 
 @frozen
+class News:
+    """Rules that had to be parsed, packed, and what tells the texts that they came from."""
+
+    fingerprint: str
+    value: object
+
+
+@frozen
 class Scene:
     """Everything that a run needs; ``instances`` are those that were asked for."""
 
@@ -92,12 +100,14 @@ def scene(places: Places, names: Sequence[str] = (), opening: Callable[[str], Ro
     root = live if os.path.realpath(places.root) == "/" else _open_root(places.root)
     try:
         store = Store(places.state or (STATE if root.live else None))
-        rule_sets = read_rules(live, places, store, image=not root.live)
+        rule_sets, news = read_rules(live, places, store, image=not root.live)
         config = read_config(live, places, rule_sets, image=not root.live)
         host = Host(root=root, run=LiveRunner() if root.live else None, cache=store)
         instances = providers.discover_all(host, config, rule_sets)
         if not (instances or root.live):
             _refuse_no_system(root)
+        if news is not None:
+            _keep(store, news, root, instances)
         yield Scene(
             root=root,
             host=host,
@@ -166,23 +176,36 @@ def _check_state(path: str) -> None:
         raise ConfigError(f"--state {path}: others can write to it (mode {mode:04o}); take that away (chmod go-w)")
 
 
-def read_rules(live: Root, places: Places, store: Store, *, image: bool) -> tuple[RuleSet, ...]:
-    """The rule sets of a run, shipped and local ones. Raises ConfigError with every mistake.
+def read_rules(live: Root, places: Places, store: Store, *, image: bool) -> tuple[tuple[RuleSet, ...], News | None]:
+    """The rule sets of a run, shipped and local ones; and what is to be kept, where they had to be parsed.
 
     What they come to is kept beside the very texts that it came from; chrootsync.rules.packed says what that saves.
+    Raises ConfigError with every mistake.
     """
     shipped_texts, local = rule_texts(live, places, image=image)
     texts = [(path, text.decode("utf-8", "surrogateescape")) for path, text in (*shipped_texts, *local)]
     fingerprint = repr((__version__, len(local), texts))
     kept = packed.unpack(store.get(RULES, fingerprint))
     if kept is not None:
-        return kept
+        return kept, None
     from chrootsync.rules.ruleset import parse
 
     found = parse(shipped_texts, local)
-    if store.directory is not None and os.path.isdir(store.directory):  # who only asks for a history makes none
-        store.put(RULES, fingerprint, packed.pack(found))
-    return found
+    return found, News(fingerprint=fingerprint, value=packed.pack(found))
+
+
+def _keep(store: Store, news: News, root: Root, instances: Sequence[Instance]) -> None:
+    """Keep the rules where there is a place already, and not in one that overlaps with a chroot: that is refused."""
+    if store.directory is None or not os.path.isdir(store.directory):
+        return
+    state = os.path.realpath(store.directory)
+    chroots = (os.path.realpath(root.path.rstrip("/") + one.chroot) for one in instances if one.chroot)
+    if not any(_overlap(state, chroot) for chroot in chroots):
+        store.put(RULES, news.fingerprint, news.value)
+
+
+def _overlap(one: str, other: str) -> bool:
+    return os.path.commonpath([one, other]) in (one, other)
 
 
 Texts = list[tuple[str, bytes]]

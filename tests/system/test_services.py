@@ -325,6 +325,14 @@ class Shop:
         """What a script answers."""
         return answers(self.container, question)[question]
 
+    def by(self, process: int, question: str) -> Any:
+        """What a script answers in a process that was there before; another one may have begun when it was busy."""
+        for _ in range(20):
+            said = answers(self.container, question, "process")
+            if said["process"] == process:
+                return said[question]
+        raise AssertionError(f"process {process} is not there any more")
+
     def reloads(self) -> int:
         """How often systemd has reloaded PHP-FPM so far."""
         self.container.run(["journalctl", "--sync"])
@@ -404,7 +412,7 @@ def test_a_changed_hosts_is_seen_by_the_same_process_without_a_reload(shop: Shop
 
     assert drift(named) == {"/etc/hosts": "outdated"}
     assert not reload(fixed)["needed"]
-    assert answers(container, question, "process") == {question: "192.0.2.9", "process": process}
+    assert shop.by(process, question) == "192.0.2.9"
     assert shop.reloads() == reloads
 
 
@@ -420,7 +428,7 @@ def test_a_changed_resolver_is_asked_by_the_same_process_without_a_reload(shop: 
 
     assert drift(fixed) == {"/etc/resolv.conf": "outdated"}
     assert not reload(fixed)["needed"]
-    assert answers(container, question, "process") == {question: "192.0.2.1", "process": process}
+    assert shop.by(process, question) == "192.0.2.1"
 
 
 def test_a_changed_library_reloads_the_pool(shop: Shop) -> None:

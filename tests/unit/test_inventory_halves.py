@@ -176,9 +176,19 @@ def in_the_other(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object], afte
 
 @pytest.fixture
 def children() -> Iterator[None]:
+    before = processes()
     yield
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert processes() <= before
+
+
+def processes() -> set[str]:
+    """The children of this process; other tests may have left some."""
+    return {one for task in os.listdir("/proc/self/task") for one in children_of(task)}
+
+
+def children_of(task: str) -> list[str]:
+    with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+        return file.read().split()
 
 
 @pytest.mark.usefixtures("children")

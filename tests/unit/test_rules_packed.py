@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
 from chrootsync import shipped
-from chrootsync.model import RuleSet
+from chrootsync.cli.setup import RULES, Places, read_rules
+from chrootsync.model import ConfigError, RuleSet
+from chrootsync.root import Root
 from chrootsync.rules import packed
 from chrootsync.rules.ruleset import parse
+from chrootsync.state import Store
 
 TEXTS = [(str(path), path.read_bytes()) for path in sorted(Path(shipped.directory("rules")).glob("*.toml"))]
 
@@ -89,3 +93,34 @@ def test_the_example_above_says_all_that_can_be_said() -> None:
 )
 def test_anything_else_is_as_good_as_nothing(value: object) -> None:
     assert packed.unpack(value) in (None, ())
+
+
+def test_what_is_kept_is_that_of_the_very_texts(tmp_path: Path) -> None:
+    """A file that is changed, added or taken away is never answered for by what was kept before."""
+    state, local = tmp_path / "state", tmp_path / "rules"
+    for directory in (tmp_path, state, local):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o700)
+    store, places = Store(str(state)), Places(rules=str(local))
+
+    def read() -> tuple[set[str], bool]:
+        with closing(Root("/")) as live:
+            found, news = read_rules(live, places, store, image=True)
+        if news is not None:
+            store.put(RULES, news.fingerprint, news.value)
+        return {rule.id for rule_set in found for rule in rule_set.rules}, news is None
+
+    shipped_rules, kept = read()
+    assert not kept
+    assert read() == (shipped_rules, True)
+    (local / "own.toml").write_text(EVERYTHING)
+    assert read() == (shipped_rules | {"x.files", "x.mirror"}, False)
+    assert read() == (shipped_rules | {"x.files", "x.mirror"}, True)
+    (local / "own.toml").write_text(EVERYTHING.replace("x.mirror", "y.mirror"))
+    assert read() == (shipped_rules | {"x.files", "y.mirror"}, False)
+    (local / "own.toml").write_text("[[rule]]\nid = 1\n")
+    with pytest.raises(ConfigError, match="must be a string"):
+        read()
+    (local / "own.toml").unlink()
+    assert read() == (shipped_rules, False)
+    assert read() == (shipped_rules, True)
