@@ -15,7 +15,6 @@ from chrootsync.model import (
     Copy,
     Entry,
     FileType,
-    Identity,
     Kind,
     PathError,
     Problem,
@@ -75,9 +74,6 @@ class FileLooker:
         self._owners = root.owners
         self._owning = owning
         self._trust = trust
-        # Pairs in sync that links led to. Certificates have two names each, which lead to the same files: half of all
-        # reading in a chroot with a CApath. Of other files, which are many more, nothing is noted.
-        self._linked: set[tuple[Identity | None, Identity | None]] = set()
 
     def look(self, need: FileNeed) -> Sequence[Entry]:
         """The entries of one need; a source that is replaced meanwhile is looked at anew, and held the last time."""
@@ -204,16 +200,13 @@ class FileLooker:
 
     def _recognize(self, source: Source, drafts: Sequence[_Draft]) -> None:
         """Find the copies that are known to be in sync: where all are, neither side has to be opened."""
-        if (self._trust is NO_TRUST and not self._linked) or source.data is not None:
+        if self._trust is NO_TRUST or source.data is not None:
             return
         for draft in drafts:
-            if draft.copy is not None and draft.problem is None and self._knows(source, draft.copy):
+            if draft.copy is not None and draft.problem is None and self._trust.knows(source, draft.copy):
                 draft.same = draft.known = True
                 source.vouch()
                 draft.copy.vouch()
-
-    def _knows(self, source: Source, copy: Copy) -> bool:
-        return (source.state.identity, copy.identity) in self._linked or self._trust.knows(source, copy)
 
     def _want(self, source: Source, size: int | None, rule: Rule) -> State | Problem:
         numbers = self._owning.numbers(rule)
@@ -250,8 +243,6 @@ class FileLooker:
         if compare.in_sync(entry):
             if copy is not None and source.data is None and not draft.known:
                 self._trust.learn(source, copy)
-                if source.path != origin.source or draft.link is not None:
-                    self._linked.add((source.state.identity, copy.identity))
             return entry
         if draft.link is not None:
             entry = replace(entry, have=draft.link, same=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 
 from chrootsync import inventory, libraries
 from chrootsync.model import (
-    Copy,
     Device,
     Entry,
     Evidence,
@@ -28,7 +26,6 @@ from chrootsync.model import (
     ModuleSocket,
     ParameterCondition,
     Presence,
-    Problem,
     Remedy,
     Rule,
     Severity,
@@ -39,7 +36,6 @@ from chrootsync.model import (
     When,
 )
 from chrootsync.pipeline import check
-from chrootsync.root import Root
 from tests.unit.scenery import Tree, checked, daemon, drifts, grow, instance, kinds, rule, snapshot, task
 from tests.unit.test_conditions import Tables
 from tests.unit.tree_reader import TreeReader
@@ -173,31 +169,6 @@ def test_a_link_to_a_good_copy_beside_it_is_in_sync(tree: Path) -> None:
     (tree / "etc/certs/0a775a30.0").write_bytes(b"newer")
     (drift,) = drifts(checked(tree, certificates))
     assert (drift.kind, drift.reason) == (Kind.TYPE, "a link stands where a file should")
-
-
-def test_a_certificate_of_two_names_is_read_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Debian both sides have it as a file, or a link to one, and as the link that OpenSSL looks for."""
-    read: list[str] = []
-    real = Root.same
-
-    def same(self: Root, source: Source, copies: Sequence[Copy]) -> Iterable[bool | Problem]:
-        read.extend(copy.path for copy in copies)
-        return real(self, source, copies)
-
-    monkeypatch.setattr(Root, "same", same)
-    grow(tree, {"/usr/share/root.crt": b"ca", "/etc/certs/root.pem": "../../usr/share/root.crt"})
-    grow(tree, {"/etc/certs/0a775a30.0": "root.pem", "/jail/one/etc/certs/root.pem": b"ca"})
-    grow(tree, {"/jail/one/etc/certs/0a775a30.0": "root.pem"})
-    certificates = [rule(directories=("/etc/certs",))]
-    assert kinds(checked(tree, certificates)) == {}
-    assert read == ["/etc/certs/root.pem"]
-
-    (tree / "usr/share/root.crt").write_bytes(b"CA")
-    assert kinds(checked(tree, certificates)) == {"/etc/certs/0a775a30.0": "type", "/etc/certs/root.pem": "differs"}
-    (tree / "jail/one/etc/certs/root.pem").write_bytes(b"CA")
-    (tree / "jail/one/etc/certs/root.pem").chmod(0o600)
-    found = kinds(checked(tree, certificates))
-    assert found == {"/etc/certs/0a775a30.0": "type", "/etc/certs/root.pem": "metadata"}
 
 
 @pytest.mark.parametrize("target", ["../certs/root.pem", "/etc/certs/root.pem", ".", "gone.pem", "pipe"])
