@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from chrootsync import accounts, compare
-from chrootsync.inventory.needs import FileNeed, Origin, Place, entry_at, inside, occupied, problem_of
+from chrootsync.inventory.needs import FileNeed, Origin, Place, entry_at, entry_of, inside, occupied, problem_of
 from chrootsync.inventory.owning import Owning
 from chrootsync.model import (
     AbsentError,
@@ -226,20 +226,8 @@ class FileLooker:
         """The entry that a draft has become, with the checksums of what drifted."""
         place, copy, want = draft.place, draft.copy, draft.want
         have = None if copy is None or want is None else copy.state
-        entry = Entry(
-            instance=place.jail.instance,
-            rule=place.rule,
-            path=place.path,
-            source=origin.source,
-            because=place.because,
-            filtered=origin.filtered,
-            want=want if want is None else self._owning.owned(want, have),
-            have=have,
-            same=draft.same,
-            problem=draft.problem,
-            severity=place.severity,
-            evidence=place.evidence,
-        )
+        want = want if want is None else self._owning.owned(want, have)
+        entry = entry_of(place, origin, want=want, have=have, same=draft.same, problem=draft.problem)
         if compare.in_sync(entry):
             if copy is not None and source.data is None and not draft.known:
                 self._trust.learn(source, copy)

@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import IO, Any, NoReturn
 
 from chrootsync.inventory.ahead import read_ahead
-from chrootsync.inventory.needs import FileNeed, Need, Place
+from chrootsync.inventory.needs import FileNeed, Need, Place, entry_of
 from chrootsync.model import ChrootsyncError, Entry, FileType, Kind, Problem, Reader, State, Trust
 from chrootsync.model.frozen import frozen
 
@@ -238,20 +238,8 @@ def _unpacked(need: FileNeed, packed: Sequence[Any]) -> Iterator[Entry]:
     for number, wanted, have, same, problem in packed:
         place = need.places[number]
         want = want if wanted is _AGAIN else _round(wanted)
-        yield Entry(
-            instance=place.jail.instance,
-            rule=place.rule,
-            path=place.path,
-            source=origin.source,
-            because=place.because,
-            filtered=origin.filtered,
-            want=want,
-            have=_round(have),
-            same=same,
-            problem=None if problem is None else Problem(kind=Kind(problem[0]), reason=problem[1]),
-            severity=place.severity,
-            evidence=place.evidence,
-        )
+        told = None if problem is None else Problem(kind=Kind(problem[0]), reason=problem[1])
+        yield entry_of(place, origin, want=want, have=_round(have), same=same, problem=told)
 
 
 def _round(flat: Any) -> State | None:

@@ -206,6 +206,26 @@ def entry_at(place: Place, source: str | None, problem: Problem | None = None) -
     )
 
 
+def entry_of(
+    place: Place, origin: Origin, *, want: State | None, have: State | None, same: bool | None, problem: Problem | None
+) -> Entry:
+    """The entry of a file, with what was found there."""
+    return Entry(
+        instance=place.jail.instance,
+        rule=place.rule,
+        path=place.path,
+        source=origin.source,
+        because=place.because,
+        filtered=origin.filtered,
+        want=want,
+        have=have,
+        same=same,
+        problem=problem,
+        severity=place.severity,
+        evidence=place.evidence,
+    )
+
+
 def inside(source: Source, place: Place) -> Problem | None:
     """What is wrong with a source that lies in the chroot itself."""
     if not place.jail.chroot.holds(source.path):
